@@ -1,0 +1,77 @@
+"""Settings of one installation: environment variables ``KONTOR_*`` or a ``.env`` file.
+
+Built by :func:`load_settings`, never at import, so that a wrong value is reported in words and a test can
+have its own. Secrets are ``SecretStr`` and are not printed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from tasks.errors import UsageError
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+
+
+def _known_time_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        raise ValueError(f"{name!r} is not a time zone; expected a name such as Europe/Sofia") from error
+    return name
+
+
+class Settings(BaseSettings):
+    """What an operator may set; every field is the variable ``KONTOR_<FIELD>``."""
+
+    model_config = SettingsConfigDict(env_prefix="KONTOR_", env_file=".env", extra="ignore", frozen=True)
+
+    home: Path = Field(
+        default=PROJECT_ROOT / ".kontor",
+        description="Folder for the embedded database, the inbox and outputs.",
+    )
+    database_url: SecretStr | None = Field(
+        default=None,
+        description="Any PostgreSQL 17 or newer; empty means the embedded one under KONTOR_HOME.",
+    )
+    inbox: Path | None = Field(default=None, description="Where feeds arrive; default KONTOR_HOME/inbox.")
+    business_timezone: Annotated[str, AfterValidator(_known_time_zone)] = Field(
+        default="Europe/Sofia", description="The zone in which 'today' is decided."
+    )
+    start_timeout_seconds: float = Field(
+        default=120.0, gt=0, le=86_400, description="How long to wait for the embedded database to start or recover."
+    )
+
+    @field_validator("home", "inbox")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return value.expanduser().resolve() if value is not None else None
+
+    @property
+    def inbox_path(self) -> Path:
+        """The inbox folder, whether set or default."""
+        return self.inbox or self.home / "inbox"
+
+
+def load_settings() -> Settings:
+    """Return the settings in force.
+
+    Raises:
+        UsageError: naming every wrong variable at once, with what was expected.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        culprits = "".join(
+            f"\n  - KONTOR_{'_'.join(str(part) for part in item['loc']).upper()}: {item['msg']}"
+            for item in error.errors()
+        )
+        raise UsageError(
+            f"{error.error_count()} setting(s) are wrong:{culprits}",
+            hint="Correct them in the environment or in .env and run the command again.",
+        ) from error
