@@ -307,7 +307,7 @@ def _remark(monday: date) -> str:
         MONDAYS[2]: "a line break in a heading; rows of a customer who is not known yet",
         MONDAYS[3]: "text in code page 1251 with decimal commas",
         MONDAYS[4]: "a hidden sheet in front",
-        LATE_MONDAY: "arrives last, five newer files are already in",
+        LATE_MONDAY: "arrives last, six newer files are already in",
         MONDAYS[6]: "1,500 formatted empty rows below the totals",
         MONDAYS[8]: "the columns in another order",
     }

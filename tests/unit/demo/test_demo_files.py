@@ -289,7 +289,7 @@ def days_late(items: list[Item]) -> dict[str, Decimal]:
 
 
 def test_the_settled_year_shows_how_each_customer_pays(demo: DemoFiles) -> None:
-    """The punctual average at most two days late, the hesitant 5 to 17, the disloyal 40 or more; new ones have no past."""
+    """The punctual average at most 2 days late, the hesitant 5 to 17, the disloyal 40 or more; the new have none."""
     habits = {item.customer.number: item.customer.habit for item in demo.items}
     evidence = days_late([item for item in demo.items if item.settled_on <= MONDAYS[0]])
     bounds = {"punctual": (-8, 2), "hesitant": (5, 17), "disloyal": (40, 80)}
