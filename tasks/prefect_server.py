@@ -351,11 +351,11 @@ def _reuse(folder: Path, digest: str, deadline: float, progress: Progress) -> Pr
     """The server that already runs with these settings; one with others, or one that hangs, is ended."""
     record = _read_record(folder)
     if _living_pid(folder) is None:
-        return None
+        return None  # a record and a process number may be there; they are a crash's, and the launch replaces them
     if record is not None and record.digest == digest:
-        patience = min(deadline, time.monotonic() + 30)
+        now = time.monotonic()  # half of what is left, so that the other half is enough to replace it
         with suppress(DependencyDown):
-            return _await_ready(folder, record.port, patience, progress)
+            return _await_ready(folder, record.port, now + (deadline - now) / 2, progress)
     progress("Prefect's server runs with other settings or does not answer; it is replaced")
     _end(folder, time.monotonic() + 10)
     return None
