@@ -1,0 +1,113 @@
+-- What was owed on a day. Everything that asks "was this open?" asks these functions; they stand in schema crm,
+-- are not for people, and are inlined into the queries that use them.
+
+create or replace function ops.business_today() returns date
+language sql stable security definer set search_path = pg_catalog
+return (select (now() at time zone business_timezone)::date from ops.installation);
+
+-- The newest state of every invoice that some snapshot had listed by that day.
+-- Where listed_until is on or before the day, the invoice had left the list by then.
+create or replace function crm.newest_states_at(as_of date)
+returns table (
+    invoice_id bigint, organization_id bigint, source text, invoice_number text,
+    document_type text, issued_on date, due_on date, currency text, amount numeric, open_amount numeric,
+    disputed boolean, note text, listed_from date, listed_until date
+)
+language sql stable
+begin atomic
+    select i.invoice_id, i.organization_id, i.source, i.invoice_number,
+           i.document_type, i.issued_on, i.due_on, i.currency, i.amount, i.open_amount,
+           i.disputed, i.note, i.listed_from, i.listed_until
+    from crm.invoices i
+    where i.listed_from <= newest_states_at.as_of
+    union all
+    (select distinct on (s.invoice_id)
+            i.invoice_id, i.organization_id, i.source, i.invoice_number,
+            s.document_type, s.issued_on, s.due_on, s.currency, s.amount, s.open_amount,
+            s.disputed, s.note, s.listed_from, s.listed_until
+     from crm.invoice_states s
+     join crm.invoices i using (invoice_id)
+     where i.listed_from > newest_states_at.as_of and s.listed_from <= newest_states_at.as_of
+     order by s.invoice_id, s.listed_from desc);
+end;
+
+-- Per source, the newest complete snapshot on or before that day.
+create or replace function crm.newest_snapshots_at(as_of date)
+returns table (source text, snapshot_as_of date)
+language sql stable
+begin atomic
+    select f.source, max(f.as_of)
+    from landing.feed_files f
+    where f.state = 'applied' and f.mode = 'snapshot' and f.feed = 'open_items' and f.as_of <= newest_snapshots_at.as_of
+    group by f.source;
+end;
+
+-- What was open on that day. Two kinds of evidence meet here:
+--   a snapshot says what was open on its own day and until the next one;
+--   a ledger says of an invoice's whole life, up to the ledger's day, when it was issued and settled.
+-- The ledger decides up to its own day and after it until a newer snapshot speaks; otherwise the snapshot decides.
+-- Example: ledger of 1 March says settled on 20 February; the snapshot of 24 February still listed the invoice.
+-- On 24 February it reads as settled (the ledger knew more). The snapshot of 8 March lists it: reopened on 8 March.
+create or replace function crm.open_items_at(as_of date)
+returns table (
+    invoice_id bigint, organization_id bigint, source text, invoice_number text,
+    document_type text, issued_on date, due_on date, currency text, amount numeric, open_amount numeric,
+    disputed boolean, note text
+)
+language sql stable
+begin atomic
+    select s.invoice_id, s.organization_id, s.source, s.invoice_number,
+           s.document_type, s.issued_on, s.due_on, s.currency, s.amount, s.open_amount, s.disputed, s.note
+    from crm.newest_states_at(open_items_at.as_of) s
+    left join crm.newest_snapshots_at(open_items_at.as_of) n on n.source = s.source
+    left join crm.ledger_entries l on l.invoice_id = s.invoice_id
+    where (s.listed_until is null or s.listed_until > open_items_at.as_of)
+      and (l.invoice_id is null or (open_items_at.as_of > l.as_of and n.snapshot_as_of > l.as_of))
+    union all
+    select i.invoice_id, i.organization_id, i.source, i.invoice_number,
+           coalesce(s.document_type, l.document_type), coalesce(s.issued_on, l.issued_on),
+           coalesce(s.due_on, l.due_on), coalesce(s.currency, l.currency), coalesce(s.amount, l.amount),
+           coalesce(s.open_amount, l.open_amount), coalesce(s.disputed, l.disputed), coalesce(s.note, l.note)
+    from crm.ledger_entries l
+    join crm.invoices i on i.invoice_id = l.invoice_id
+    left join crm.newest_snapshots_at(open_items_at.as_of) n on n.source = i.source
+    left join crm.newest_states_at(open_items_at.as_of) s
+        on s.invoice_id = l.invoice_id and (s.listed_until is null or s.listed_until > open_items_at.as_of)
+    where (open_items_at.as_of <= l.as_of or n.snapshot_as_of is null or n.snapshot_as_of <= l.as_of)
+      and coalesce(l.issued_on, l.due_on) <= open_items_at.as_of
+      and (l.settled_on is null or l.settled_on > open_items_at.as_of);
+end;
+
+-- What had been settled by that day, with the interval in which it happened: settled_after is the last day on
+-- which the invoice is known to have been open, settled_by the first on which it is known not to have been.
+-- A ledger gives the exact day in settled_on; a snapshot only the interval.
+create or replace function crm.settlements_at(as_of date)
+returns table (
+    invoice_id bigint, organization_id bigint, source text, invoice_number text,
+    document_type text, issued_on date, due_on date, currency text, amount numeric, disputed boolean,
+    settled_after date, settled_by date, settled_on date
+)
+language sql stable
+begin atomic
+    select s.invoice_id, s.organization_id, s.source, s.invoice_number,
+           s.document_type, s.issued_on, s.due_on, s.currency, s.amount, s.disputed,
+           (select max(f.as_of) from landing.feed_files f
+            where f.state = 'applied' and f.mode = 'snapshot' and f.feed = 'open_items'
+              and f.source = s.source and f.as_of < s.listed_until),
+           s.listed_until, null::date
+    from crm.newest_states_at(settlements_at.as_of) s
+    left join crm.newest_snapshots_at(settlements_at.as_of) n on n.source = s.source
+    left join crm.ledger_entries l on l.invoice_id = s.invoice_id
+    where s.listed_until <= settlements_at.as_of
+      and (l.invoice_id is null or (settlements_at.as_of > l.as_of and n.snapshot_as_of > l.as_of and l.settled_on is null))
+    union all
+    select i.invoice_id, i.organization_id, i.source, i.invoice_number,
+           l.document_type, l.issued_on, l.due_on, l.currency, l.amount, l.disputed or i.disputed,
+           l.settled_on - 1, l.settled_on, l.settled_on
+    from crm.ledger_entries l
+    join crm.invoices i on i.invoice_id = l.invoice_id
+    where l.settled_on <= settlements_at.as_of
+      and not exists (
+          select from crm.open_items_at(settlements_at.as_of) o where o.invoice_id = l.invoice_id
+      );
+end;

@@ -1,0 +1,222 @@
+"""Where the database is, who connects to it as what, and how its schema is brought up to date.
+
+The embedded server and any PostgreSQL named by ``KONTOR_DATABASE_URL`` look the same from here on: callers
+ask for an engine in a role and get one.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import URL, Connection, Engine, create_engine, make_url, text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import NullPool
+
+from configs.settings import PROJECT_ROOT, Settings
+from data_contracts.tables import SCHEMAS
+from tasks.errors import DependencyDown, Refused
+from tasks.local_stack import LocalPostgres, find_postgres, start_postgres
+
+DATABASE = "kontor"
+PREFECT_DATABASE = "prefect"
+OLDEST_SERVER = 170_000
+MIGRATIONS = PROJECT_ROOT / "data_contracts" / "migrations"
+ROLES_SCRIPT = PROJECT_ROOT / "data_contracts" / "roles.sql"
+VIEWS = PROJECT_ROOT / "data_contracts" / "views"
+
+OWNER = "kontor_owner"
+FLOWS = "kontor_flows"
+RETENTION = "kontor_retention"
+FINANCE = "kontor_finance"
+_ADMIN = "kontor_admin"
+_PREFECT = "kontor_prefect"
+
+Progress = Callable[[str], None]
+
+
+def _silent(_: str) -> None:
+    return None
+
+
+def _driver_url(url: URL) -> URL:
+    return url.set(drivername="postgresql+psycopg")
+
+
+def _socket_url(server: LocalPostgres, role: str, database: str) -> URL:
+    return URL.create(
+        "postgresql+psycopg",
+        username=role,
+        database=database,
+        query={"host": str(server.socket_dir), "port": str(server.port)},
+    )
+
+
+def _running_server(settings: Settings) -> LocalPostgres:
+    server = find_postgres(settings.home)
+    if server is None:
+        raise DependencyDown(
+            f"The embedded database under {settings.home} is not running.",
+            hint="Start it with `kontor up`; `kontor demo` and `kontor import` start it by themselves.",
+        )
+    return server
+
+
+def database_url(settings: Settings, role: str) -> URL:
+    """The URL under which ``role`` reaches Kontor's database.
+
+    Raises:
+        DependencyDown: the embedded server is not running.
+    """
+    if settings.database_url is not None:
+        return _driver_url(make_url(settings.database_url.get_secret_value()))
+    return _socket_url(_running_server(settings), role, DATABASE)
+
+
+def prefect_database_url(settings: Settings) -> str:
+    """The URL of Prefect's own database, which stands on the same server, for its asynchronous driver."""
+    if settings.database_url is not None:
+        own = make_url(settings.database_url.get_secret_value()).set(drivername="postgresql+asyncpg")
+        return own.set(database=PREFECT_DATABASE).render_as_string(hide_password=False)
+    server = _running_server(settings)
+    url = URL.create(
+        "postgresql+asyncpg",
+        username=_PREFECT,
+        database=PREFECT_DATABASE,
+        query={"host": str(server.socket_dir), "port": str(server.port)},
+    )
+    return url.render_as_string(hide_password=False)
+
+
+def engine_for(settings: Settings, role: str = FLOWS, *, purpose: str = "kontor") -> Engine:
+    """An engine whose every connection works as ``role``; ``purpose`` is shown in pg_stat_activity.
+
+    With ``KONTOR_DATABASE_URL`` the login may be another user who is a member of the role.
+    """
+    return _engine(database_url(settings, role), role, purpose)
+
+
+@functools.lru_cache(maxsize=32)
+def _engine(url: URL, role: str, purpose: str) -> Engine:
+    options = f"-c timezone=UTC -c role={role} -c application_name={purpose.replace(' ', '_')}"
+    return create_engine(url, pool_pre_ping=True, connect_args={"options": options, "connect_timeout": 10})
+
+
+def prepare(settings: Settings, progress: Progress = _silent) -> None:
+    """Bring everything to the state that flows expect: server up, roles, databases, schema, views.
+
+    Harmless when all is there already. Two processes at once are serialised by an advisory lock.
+
+    Raises:
+        DependencyDown: the server cannot be reached.
+        Refused: the server is older than PostgreSQL 17.
+    """
+    if settings.database_url is None:
+        server = start_postgres(settings.home, timeout_seconds=settings.start_timeout_seconds, progress=progress)
+        _bootstrap(_socket_url(server, _ADMIN, "postgres"))
+    upgrade(settings, progress)
+
+
+def _bootstrap(admin_url: URL) -> None:
+    """Create roles and databases on a server that is ours alone."""
+    engine = create_engine(admin_url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text("select pg_advisory_lock(hashtext('kontor bootstrap'))"))
+        have = set(connection.scalars(text("select datname from pg_database")))
+        if {DATABASE, PREFECT_DATABASE} <= have:
+            return
+        _run_script(connection, ROLES_SCRIPT)
+        for name, owner in ((DATABASE, OWNER), (PREFECT_DATABASE, _PREFECT)):
+            if name not in have:
+                connection.exec_driver_sql(f'create database "{name}" owner "{owner}"')
+                connection.exec_driver_sql(f'revoke all on database "{name}" from public')
+        connection.exec_driver_sql(f'grant connect on database "{DATABASE}" to {FLOWS}, {RETENTION}, {FINANCE}')
+
+
+def _run_script(connection: Connection, script: Path) -> None:
+    """Run a file of several statements as it stands: no parameters, so that % and : mean themselves."""
+    driver = connection.connection.driver_connection
+    if driver is not None:
+        driver.execute(script.read_text("utf-8"))
+
+
+def _alembic(connection: Connection | None = None) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.attributes["connection"] = connection
+    return config
+
+
+def upgrade(settings: Settings, progress: Progress = _silent) -> None:
+    """Apply the migrations that are missing, then the views, in one transaction as the owner.
+
+    Nothing is written when the schema stands at the newest migration and the views are the ones in this version.
+    """
+    with _connect(engine_for(settings, OWNER, purpose="kontor upgrade")) as connection, connection.begin():
+        _check_server(connection)
+        if _is_current(connection, settings):
+            return
+        progress("Bringing the database schema up to date …")
+        connection.execute(text("select pg_advisory_xact_lock(hashtext('kontor upgrade'))"))
+        for schema in SCHEMAS:
+            connection.exec_driver_sql(f"create schema if not exists {schema}")
+        command.upgrade(_alembic(connection), "head")
+        for script in view_scripts():
+            _run_script(connection, script)
+        _settle_installation(connection, settings)
+
+
+def view_scripts() -> list[Path]:
+    """The SQL files of schema ``report`` in the order in which they build on each other."""
+    return sorted(VIEWS.glob("*.sql"))
+
+
+def _connect(engine: Engine) -> Connection:
+    try:
+        return engine.connect()
+    except OperationalError:
+        raise DependencyDown(
+            "The database cannot be reached.",
+            hint="Check KONTOR_DATABASE_URL and that the server runs; for the embedded one, `kontor up`.",
+        ) from None
+
+
+def _check_server(connection: Connection) -> None:
+    version = int(connection.scalar(text("show server_version_num")) or 0)
+    if version < OLDEST_SERVER:
+        raise Refused(
+            f"The server is PostgreSQL {version // 10_000}; Kontor needs {OLDEST_SERVER // 10_000} or newer.",
+            hint="Name a newer server in KONTOR_DATABASE_URL, or unset it to use the embedded one.",
+        )
+
+
+def _fingerprint() -> str:
+    digest = hashlib.sha256()
+    for script in view_scripts():
+        digest.update(script.read_bytes())
+    return digest.hexdigest()
+
+
+def _is_current(connection: Connection, settings: Settings) -> bool:
+    head = ScriptDirectory.from_config(_alembic()).get_current_head()
+    if MigrationContext.configure(connection, opts={"version_table_schema": "ops"}).get_current_revision() != head:
+        return False
+    row = connection.execute(text("select business_timezone, views_sha256 from ops.installation")).one_or_none()
+    return row is not None and (row.business_timezone, row.views_sha256) == (settings.business_timezone, _fingerprint())
+
+
+def _settle_installation(connection: Connection, settings: Settings) -> None:
+    connection.execute(
+        text(
+            "insert into ops.installation (business_timezone, views_sha256) values (:zone, :views)"
+            " on conflict (installation_id) do update"
+            " set business_timezone = excluded.business_timezone, views_sha256 = excluded.views_sha256"
+        ),
+        {"zone": settings.business_timezone, "views": _fingerprint()},
+    )

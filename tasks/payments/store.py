@@ -1,0 +1,353 @@
+"""Applying accounting's files to ``crm``: set-based SQL, the same result in any order of arrival.
+
+A snapshot is an observation of every item on one day. Items keep their history as states with a beginning and an
+end (see ``data_contracts/tables/crm.py``), so a snapshot that arrives late is spliced into the middle:
+
+    listed in the snapshots of 5, 12 and 19 March with 100.00 open     [5 Mar, …)  100.00
+    then the file of 12 March arrives in a corrected revision: 80.00   [5 Mar, 12 Mar) 100.00
+                                                                       [12 Mar, 19 Mar) 80.00
+                                                                       [19 Mar, …) 100.00
+
+Neighbouring states with the same content are one state, so the stored history is the same whatever the order.
+An item whose row stands in quarantine was listed, but nobody knows with what: its last known state goes on.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+
+from sqlalchemy import Connection, text
+
+from tasks.feeds.store import Applied, StagedFile
+
+_CONTENT = "document_type, issued_on, due_on, currency, amount, open_amount, disputed, note"
+_ITEM = "row({prefix}document_type, {prefix}issued_on, {prefix}due_on, {prefix}currency, {prefix}amount, {prefix}open_amount, {prefix}disputed, {prefix}note)::crm.item"
+
+
+def _item(prefix: str = "") -> str:
+    return _ITEM.format(prefix=f"{prefix}." if prefix else "")
+
+
+def apply_snapshot(connection: Connection, staged: StagedFile) -> Applied:
+    """Apply the good rows of a complete snapshot: what is new, what changed, what is no longer listed."""
+    _create_missing_customers(connection, staged)
+    return _apply_observations(connection, staged, complete=True)
+
+
+def apply_replayed(connection: Connection, staged: StagedFile) -> Applied:
+    """Apply rows that come back from quarantine as part of the snapshot they stood in."""
+    return _apply_observations(connection, staged, complete=False)
+
+
+def apply_ledger(connection: Connection, staged: StagedFile) -> Applied:
+    """Apply the good rows of a ledger: the whole life of each item, as far as the ledger's day knows it."""
+    _create_missing_customers(connection, staged)
+    parameters = {"source": staged.contract.source, "feed_file_id": staged.feed_file_id, "as_of": staged.as_of}
+    good = _stage_listed(connection)
+    inserted = connection.execute(text(_INSERT_LEDGER_INVOICES), parameters).rowcount
+    written = connection.execute(text(_MERGE_LEDGER_ENTRIES), {**parameters, "revision": staged.revision}).one()
+    connection.execute(text(_REFRESH_LEDGER_INVOICES), parameters)
+    updated = int(written.updated)
+    superseded = int(written.superseded)
+    return Applied(
+        inserted=inserted, updated=updated, superseded=superseded, unchanged=good - inserted - updated - superseded
+    )
+
+
+def _create_missing_customers(connection: Connection, staged: StagedFile) -> None:
+    """Where the contract says so, a customer that only accounting knows is created under accounting's name.
+
+    Such a customer's name follows the newest file; as soon as customer_import brings the customer, it is left alone.
+    """
+    if staged.contract.missing_customer != "create":
+        return
+    connection.execute(
+        text(_CREATE_CUSTOMERS),
+        {"as_of": staged.as_of, "revision": staged.revision, "feed_file_id": staged.feed_file_id},
+    )
+
+
+_CREATE_CUSTOMERS = """
+insert into crm.organizations as o (customer_number, name, origin, seen_as_of, seen_revision, feed_file_id)
+select distinct on (s.customer_number)
+       s.customer_number, coalesce(s.customer_name, s.customer_number), 'ledger', :as_of, :revision, :feed_file_id
+from landing.staged_items s
+where s.customer_number is not null
+order by s.customer_number, s.row_number
+on conflict (customer_number) do update
+set name = excluded.name, seen_as_of = excluded.seen_as_of, seen_revision = excluded.seen_revision,
+    feed_file_id = excluded.feed_file_id, updated_at = now()
+where o.origin = 'ledger'
+  and (o.seen_as_of, o.seen_revision) <= (excluded.seen_as_of, excluded.seen_revision)
+  and o.name is distinct from excluded.name
+"""
+
+
+def _stage_listed(connection: Connection) -> int:
+    """Put the rows that passed, with their customers, into ``listed``; return how many there are."""
+    connection.execute(text(_LISTED))
+    connection.exec_driver_sql("analyze listed")
+    return int(connection.scalar(text("select count(*) from listed")) or 0)
+
+
+_LISTED = f"""
+create temporary table listed on commit drop as
+select o.organization_id, s.customer_number, s.invoice_number, s.settled_date as settled_on,
+       row(s.document_type, s.issue_date, s.due_date, s.currency, s.amount, s.open_amount,
+           coalesce(s.disputed, false), s.note)::crm.item as item
+from landing.staged_items s
+join crm.organizations o on o.customer_number = s.customer_number
+where not exists (select from row_fate f where f.row_number = s.row_number)
+"""  # noqa: S608, F541
+
+
+def _apply_observations(connection: Connection, staged: StagedFile, *, complete: bool) -> Applied:
+    parameters = {
+        "source": staged.contract.source,
+        "feed": staged.contract.feed,
+        "feed_file_id": staged.feed_file_id,
+        "as_of": staged.as_of,
+        "complete": complete,
+        "replaces": staged.replaces,
+        "next_as_of": _next_snapshot(connection, staged),
+    }
+    late = parameters["next_as_of"] is not None
+    good = _stage_listed(connection)
+    connection.execute(text(_ITEM_CHANGES), parameters)
+    connection.exec_driver_sql("analyze item_change")
+    inserted = connection.execute(text(_INSERT_INVOICES), parameters).rowcount
+    connection.execute(text(_NEW_TIMELINE), parameters)
+    connection.exec_driver_sql("analyze new_timeline")
+    connection.execute(text(_DELETE_STATES))
+    connection.execute(text(_UPSERT_STATES))
+    moved = connection.execute(text(_UPDATE_INVOICES), parameters).one()
+    _drop_temporary(connection)
+    rest = good - inserted - int(moved.updated)
+    return Applied(
+        inserted=inserted,
+        updated=int(moved.updated),
+        unchanged=0 if late else rest,
+        superseded=rest if late else 0,
+        settled=int(moved.settled),
+        reopened=int(moved.reopened),
+    )
+
+
+def _drop_temporary(connection: Connection) -> None:
+    connection.exec_driver_sql("drop table listed, item_change, new_timeline")
+
+
+def _next_snapshot(connection: Connection, staged: StagedFile) -> date | None:
+    return connection.scalar(
+        text(
+            "select min(as_of) from landing.feed_files where feed = :feed and source = :source and as_of > :as_of"
+            " and mode = 'snapshot' and state = 'applied'"
+        ),
+        {"feed": staged.contract.feed, "source": staged.contract.source, "as_of": staged.as_of},
+    )
+
+
+# What this snapshot says against what held on its day, one row per item that differs.
+#   item        what the file says of it (null: not listed any more)
+#   held_from…  the state that held on that day, if one did
+#   until_as_of the next snapshot that knew the item; snapshots in which its row is in quarantine do not count
+_ITEM_CHANGES = f"""
+create temporary table item_change on commit drop as
+with held as (
+    select i.invoice_id, i.organization_id, i.invoice_number, i.listed_from, i.listed_until, {_item("i")} as item
+    from crm.invoices i
+    where i.source = :source and i.listed_from is not null and i.listed_until is null and i.listed_from <= :as_of
+    union all
+    select i.invoice_id, i.organization_id, i.invoice_number, i.listed_from, i.listed_until, {_item("i")}
+    from crm.invoices i
+    where cast(:next_as_of as date) is not null
+      and i.source = :source and i.listed_from <= :as_of and i.listed_until > :as_of
+    union all
+    select i.invoice_id, i.organization_id, i.invoice_number, s.listed_from, s.listed_until, {_item("s")}
+    from crm.invoice_states s join crm.invoices i using (invoice_id)
+    where cast(:next_as_of as date) is not null
+      and i.source = :source and s.listed_from <= :as_of and s.listed_until > :as_of
+), compared as (
+    select coalesce(l.organization_id, h.organization_id) as organization_id,
+           coalesce(l.invoice_number, h.invoice_number) as invoice_number,
+           l.item, h.invoice_id, h.listed_from as held_from, h.listed_until as held_until, h.item as held_item
+    from listed l
+    full join held h on h.organization_id = l.organization_id and h.invoice_number = l.invoice_number
+    where l.item is distinct from h.item
+), named as (
+    select c.*, o.customer_number,
+           exists (select from landing.quarantined_rows q
+                   where q.feed_file_id = :feed_file_id and q.state = 'open'
+                     and q.customer_number = o.customer_number and q.item_key = c.invoice_number) as unread
+    from compared c join crm.organizations o using (organization_id)
+    where not (c.item is null) or :complete
+)
+select n.organization_id, n.invoice_number, n.held_from, n.held_until, n.held_item,
+       coalesce(n.invoice_id, known.invoice_id) as invoice_id,
+       not (n.item is null) as listed,
+       -- A corrected revision that cannot be read takes the older revision's word back: what held before goes on.
+       case when n.unread then before.item else n.item end as item,
+       case when cast(:next_as_of as date) is not null then (
+           select min(f.as_of) from landing.feed_files f
+           where f.feed = :feed and f.source = :source and f.as_of > :as_of
+             and f.mode = 'snapshot' and f.state = 'applied'
+             and not exists (
+                 select from landing.quarantined_rows q
+                 where q.feed_file_id = f.feed_file_id and q.state = 'open'
+                   and q.customer_number = n.customer_number and q.item_key = n.invoice_number)
+       ) end as until_as_of
+from named n
+left join crm.invoices known
+    on n.invoice_id is null and known.organization_id = n.organization_id
+    and known.source = :source and known.invoice_number = n.invoice_number
+left join lateral (
+    select {_item("s")} as item from crm.invoice_states s
+    where n.unread and s.invoice_id = n.invoice_id and s.listed_until = :as_of
+) before on true
+where not n.unread or (:replaces and n.held_from = :as_of)
+"""  # noqa: S608
+
+_INSERT_INVOICES = f"""
+insert into crm.invoices (organization_id, source, invoice_number, {_CONTENT}, listed_from, listed_until, feed_file_id)
+select organization_id, :source, invoice_number, (item).document_type, (item).issued_on, (item).due_on,
+       (item).currency, (item).amount, (item).open_amount, (item).disputed, (item).note,
+       :as_of, until_as_of, :feed_file_id
+from item_change where invoice_id is null
+"""  # noqa: S608
+
+# The whole history of every item that changes, rebuilt: what stays, what is cut off left and right of this
+# snapshot, and what it says itself; then neighbours with equal content become one.
+_NEW_TIMELINE = f"""
+create temporary table new_timeline on commit drop as
+with changed as (
+    select * from item_change where invoice_id is not null
+), stored as (
+    select i.invoice_id, i.listed_from, i.listed_until, {_item("i")} as item
+    from crm.invoices i join changed using (invoice_id) where i.listed_from is not null
+    union all
+    select s.invoice_id, s.listed_from, s.listed_until, {_item("s")}
+    from crm.invoice_states s join changed using (invoice_id)
+), parts as (
+    select s.* from stored s join changed c using (invoice_id)
+    where s.listed_from is distinct from c.held_from
+    union all
+    select invoice_id, held_from, cast(:as_of as date), held_item from changed where held_from < :as_of
+    union all
+    select invoice_id, cast(:as_of as date), until_as_of, item from changed where not (item is null)
+    union all
+    select invoice_id, until_as_of, held_until, held_item from changed
+    where held_from is not null and until_as_of is not null and (held_until is null or until_as_of < held_until)
+), marked as (
+    select *, case when lag(listed_until) over w = listed_from and lag(item) over w is not distinct from item
+                   then 0 else 1 end as begins
+    from parts window w as (partition by invoice_id order by listed_from)
+), numbered as (
+    select *, sum(begins) over (partition by invoice_id order by listed_from) as island from marked
+)
+select invoice_id, min(listed_from) as listed_from,
+       nullif(max(coalesce(listed_until, 'infinity'::date)), 'infinity'::date) as listed_until,
+       (array_agg(item))[1] as item,
+       row_number() over (partition by invoice_id order by min(listed_from) desc) = 1 as newest,
+       (select f.feed_file_id from landing.feed_files f
+        where f.feed = :feed and f.source = :source and f.mode = 'snapshot' and f.state = 'applied'
+          and f.as_of = min(n.listed_from)) as feed_file_id
+from numbered n
+group by invoice_id, island
+"""  # noqa: S608
+
+_DELETE_STATES = """
+delete from crm.invoice_states s
+where s.invoice_id in (select invoice_id from item_change where invoice_id is not null)
+  and not exists (select from new_timeline t
+                  where t.invoice_id = s.invoice_id and t.listed_from = s.listed_from and not t.newest)
+"""
+
+_UPSERT_STATES = f"""
+insert into crm.invoice_states as s (invoice_id, listed_from, listed_until, {_CONTENT}, feed_file_id)
+select invoice_id, listed_from, listed_until, (item).document_type, (item).issued_on, (item).due_on,
+       (item).currency, (item).amount, (item).open_amount, (item).disputed, (item).note, feed_file_id
+from new_timeline where not newest
+on conflict (invoice_id, listed_from) do update
+set listed_until = excluded.listed_until, document_type = excluded.document_type, issued_on = excluded.issued_on,
+    due_on = excluded.due_on, currency = excluded.currency, amount = excluded.amount,
+    open_amount = excluded.open_amount, disputed = excluded.disputed, note = excluded.note,
+    feed_file_id = excluded.feed_file_id
+where (s.listed_until, {_item("s")}) is distinct from (excluded.listed_until, {_item("excluded")})
+"""  # noqa: S608
+
+# Only items whose newest state differs are written. An item that a corrected revision leaves without any state keeps
+# its row with listed_from null: it was never really there, and no view shows it.
+_UPDATE_INVOICES = f"""
+with target as (
+    select c.invoice_id, c.listed, t.listed_from, t.listed_until, t.item, t.feed_file_id
+    from item_change c left join new_timeline t on t.invoice_id = c.invoice_id and t.newest
+    where c.invoice_id is not null
+), before as (
+    select i.invoice_id, i.listed_until from crm.invoices i join target using (invoice_id)
+), written as (
+    update crm.invoices i
+    set listed_from = t.listed_from, listed_until = t.listed_until,
+        document_type = coalesce((t.item).document_type, i.document_type),
+        issued_on = case when t.item is null then i.issued_on else (t.item).issued_on end,
+        due_on = coalesce((t.item).due_on, i.due_on), currency = coalesce((t.item).currency, i.currency),
+        amount = coalesce((t.item).amount, i.amount), open_amount = coalesce((t.item).open_amount, i.open_amount),
+        disputed = coalesce((t.item).disputed, i.disputed),
+        note = case when t.item is null then i.note else (t.item).note end,
+        feed_file_id = coalesce(t.feed_file_id, i.feed_file_id)
+    from target t
+    where t.invoice_id = i.invoice_id
+      and (i.listed_from, i.listed_until, {_item("i")}) is distinct from (t.listed_from, t.listed_until, t.item)
+    returning i.invoice_id, t.listed, i.listed_until
+)
+select count(*) filter (where w.listed) as updated,
+       count(*) filter (where not w.listed and w.listed_until is not null) as settled,
+       count(*) filter (where w.listed and b.listed_until is not null and w.listed_until is null) as reopened
+from written w join before b using (invoice_id)
+"""  # noqa: S608
+
+_INSERT_LEDGER_INVOICES = f"""
+insert into crm.invoices (organization_id, source, invoice_number, {_CONTENT}, feed_file_id)
+select l.organization_id, :source, l.invoice_number, (item).document_type, (item).issued_on, (item).due_on,
+       (item).currency, (item).amount, (item).open_amount, (item).disputed, (item).note, :feed_file_id
+from listed l
+where not exists (select from crm.invoices i where i.organization_id = l.organization_id
+                  and i.source = :source and i.invoice_number = l.invoice_number)
+"""  # noqa: S608
+
+# The newest ledger wins, item by item. "updated" counts items that were known before and read differently now.
+_MERGE_LEDGER_ENTRIES = f"""
+with spoken as (
+    select i.invoice_id, l.item, l.settled_on, e.invoice_id is not null as had_entry, i.feed_file_id as invoice_file,
+           (e.as_of, e.revision) > (cast(:as_of as date), cast(:revision as integer)) as outdated,
+           ({_item("e")}, e.settled_on) is distinct from (l.item, l.settled_on) as differs
+    from listed l
+    join crm.invoices i on i.organization_id = l.organization_id and i.source = :source
+        and i.invoice_number = l.invoice_number
+    left join crm.ledger_entries e on e.invoice_id = i.invoice_id
+), written as (
+    insert into crm.ledger_entries as e (invoice_id, as_of, revision, {_CONTENT}, settled_on, feed_file_id)
+    select invoice_id, :as_of, :revision, (item).document_type, (item).issued_on, (item).due_on,
+           (item).currency, (item).amount, (item).open_amount, (item).disputed, (item).note, settled_on, :feed_file_id
+    from spoken where outdated is not true
+    on conflict (invoice_id) do update
+    set as_of = excluded.as_of, revision = excluded.revision, document_type = excluded.document_type,
+        issued_on = excluded.issued_on, due_on = excluded.due_on, currency = excluded.currency,
+        amount = excluded.amount, open_amount = excluded.open_amount, disputed = excluded.disputed,
+        note = excluded.note, settled_on = excluded.settled_on, feed_file_id = excluded.feed_file_id
+    returning 1
+)
+select count(*) filter (where outdated is not true and differs and (had_entry or invoice_file <> :feed_file_id)) as updated,
+       count(*) filter (where outdated) as superseded,
+       (select count(*) from written) as written
+from spoken
+"""  # noqa: S608
+
+# An invoice that no snapshot has ever listed shows what its ledger says.
+_REFRESH_LEDGER_INVOICES = f"""
+update crm.invoices i
+set document_type = e.document_type, issued_on = e.issued_on, due_on = e.due_on, currency = e.currency,
+    amount = e.amount, open_amount = e.open_amount, disputed = e.disputed, note = e.note, feed_file_id = e.feed_file_id
+from crm.ledger_entries e
+where e.invoice_id = i.invoice_id and e.feed_file_id = :feed_file_id and i.listed_from is null
+  and {_item("i")} is distinct from {_item("e")}
+"""  # noqa: S608
