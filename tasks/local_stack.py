@@ -197,10 +197,12 @@ class _Limit:
         return self.spent >= self.seconds
 
     def waits(self, what: str) -> Iterator[None]:
-        """Yield until the limit is over, a little slower each time; after two seconds say what is waited for."""
+        """Yield once and then until the limit is over, slower each time; after two seconds say what is waited for."""
         pause, told = 0.01, 2.0
-        while not self.over:
+        while True:
             yield
+            if self.over:
+                return
             time.sleep(min(pause, 0.2))
             pause *= 1.3
             if self.spent >= told:
@@ -229,16 +231,25 @@ def start_postgres(
         DependencyDown: it did not start, or still recovers after ``timeout_seconds`` (it is left to go on).
     """
     home = _checked_home(home)
-    running = find_postgres(home)
-    if running is not None:
-        return running
     limit = _Limit(time.monotonic(), timeout_seconds, progress)
+    try:
+        return find_postgres(home) or _start(home, limit)
+    except OSError as error:  # a full or read-only disk, a vanished mount
+        raise DependencyDown(
+            f"PostgreSQL cannot be started: {error.filename or home}: {error.strerror}.",
+            hint="Check that disk and the folder's owner, then run it again; what was committed is safe.",
+        ) from error
+
+
+def _start(home: Path, limit: _Limit) -> LocalPostgres:
+    if os.geteuid() != 0:
+        _account(os.geteuid(), switch=False)  # who cannot run a server is refused before a folder is made
     _make_folders(home)
     while True:
         # The lock covers making and launching only: whoever comes second finds a server that is starting and
         # waits for it as we do, and a server that recovers for an hour does not keep `stop_postgres` out.
         with _locked(home, limit):
-            site = _site(home, progress)
+            site = _site(home, limit.progress)
             launched = _ensure_launched(site, limit)
         found = _await_ready(site, limit)
         if found is not None:
@@ -266,34 +277,40 @@ def stop_postgres(home: Path, *, timeout_seconds: float = 60.0) -> bool:
 
     Raises:
         Refused: the server belongs to another account.
+        Locked: another process was making or starting it all that time.
         DependencyDown: it was still shutting down after ``timeout_seconds``; it goes on doing so.
     """
     home = _checked_home(home)
-    if not (home / "postgres").is_dir():
+    if not os.path.lexists(home / "postgres"):
         return False
     limit = _Limit(time.monotonic(), timeout_seconds, _silent)
     try:
         with _locked(home, limit):
             return _stop(home, limit)
     except PermissionError as error:
-        raise _foreign(home / "postgres") from error
+        raise _foreign(home) from error
 
 
 def remove_postgres(home: Path, *, timeout_seconds: float = 60.0) -> bool:
-    """Return True if ``home`` had an embedded database; it is stopped and all its files are deleted for good."""
+    """Return True if ``home`` had an embedded database; it is stopped and all its files are deleted for good.
+
+    Raises what :func:`stop_postgres` raises. Killed half-way, call it again.
+    """
     home = _checked_home(home)
     folder = home / "postgres"
-    if not folder.is_dir():
+    if not os.path.lexists(folder):
         return False
     limit = _Limit(time.monotonic(), timeout_seconds, _silent)
-    with _locked(home, limit):
-        _stop(home, limit)
-        place = _linked_place(folder)
-        # The link goes last: killed before that, the next call finds the rest through it.
-        for leftover in (place, *_socket_folders_outside(home)):
-            if leftover is not None:
-                shutil.rmtree(leftover, ignore_errors=True)
-        shutil.rmtree(folder)
+    try:
+        with _locked(home, limit):
+            _stop(home, limit)
+            # The link goes last: killed before that, the next call finds the rest through it.
+            for leftover in (_linked_place(folder), *_socket_folders_outside(home)):
+                if leftover is not None:
+                    shutil.rmtree(leftover, ignore_errors=True)
+            shutil.rmtree(folder)
+    except PermissionError as error:
+        raise _foreign(home) from error
     return True
 
 
@@ -313,30 +330,36 @@ def _checked_home(home: Path) -> Path:
 def _make_folders(home: Path) -> None:
     """Make KONTOR_HOME and its ``postgres`` folder; a folder that exists keeps its mode and owner."""
     root = os.geteuid() == 0
-    private = 0o711 if root else 0o700  # as root another account has to pass through, though not to look around
     folder = home / "postgres"
     try:
         home.parent.mkdir(parents=True, exist_ok=True)
-        for path in (home, folder):
-            with suppress(FileExistsError):
-                path.mkdir(mode=private)
-                path.chmod(private)  # whatever the umask took away
-                if root and path == folder:
-                    owner = home.stat()
-                    os.chown(folder, owner.st_uid, owner.st_gid, follow_symlinks=False)
+        _make_passage(home)
+        if _make_passage(folder) and root:
+            os.chown(folder, home.stat().st_uid, -1, follow_symlinks=False)
+        if not root and folder.stat().st_uid != os.geteuid():
+            raise _foreign(folder)
     except OSError as error:
         raise UsageError(
             f"{folder} cannot be made: {error.strerror}.",
             hint="Set KONTOR_HOME to a folder you may write to, or KONTOR_DATABASE_URL to a PostgreSQL server.",
         ) from error
-    if not root and folder.stat().st_uid != os.geteuid():
-        raise _foreign(folder)
+
+
+def _make_passage(folder: Path) -> bool:
+    """Return True if ``folder`` was made now: private, but passable if root's, for the server's account to get in."""
+    mode = 0o711 if os.geteuid() == 0 else 0o700
+    try:
+        folder.mkdir(mode=mode)
+    except FileExistsError:
+        return False
+    folder.chmod(mode)  # whatever the umask took away
+    return True
 
 
 def _foreign(path: Path) -> Refused:
     return Refused(
-        f"{path} belongs to user id {path.stat().st_uid}, this process runs as {os.geteuid()}; nothing was changed.",
-        hint="Run it as that user or as root, or set KONTOR_HOME to a folder of your own.",
+        f"{path} belongs to another account than this process (user id {os.geteuid()}); nothing was changed.",
+        hint="Run it as the owner or as root, or set KONTOR_HOME to a folder of your own.",
     )
 
 
@@ -459,6 +482,9 @@ def _inventory(root: Path) -> dict[Path, int]:
 
 
 def _copy_programs(source: Path, target: Path) -> None:
+    """Copy under another name and rename last; what a killed copy left is removed first."""
+    for half_done in target.parent.glob(f".{target.name}.*"):
+        shutil.rmtree(half_done, ignore_errors=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     for path in _program_files(source):
         (fresh / path).parent.mkdir(parents=True, exist_ok=True)
@@ -496,8 +522,9 @@ def _place(folder: Path, account: _Account) -> Path:
     _make_root_folder(place.parent)
     place.mkdir(mode=0o755)
     place.chmod(0o755)
-    (place / "home").write_text(f"{folder.parent}\n", encoding="utf-8")  # for whoever finds it orphaned
-    (folder / "log").symlink_to(place / "log")
+    (place / "home").write_bytes(os.fsencode(folder.parent) + b"\n")  # for whoever finds it orphaned
+    with suppress(FileExistsError):
+        (folder / "log").symlink_to(place / "log")
     data.symlink_to(place / "data")
     return place
 
@@ -573,6 +600,7 @@ def _fits(folder: Path) -> bool:
 def _try_socket(folder: Path) -> None:
     """Raise OSError where the file system cannot hold a socket (some network and container mounts)."""
     probe = folder / f".p{os.getpid()}"
+    probe.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(probe))
     probe.unlink()
@@ -595,6 +623,7 @@ def _locked(home: Path, limit: _Limit) -> Iterator[None]:
             if _try_lock(descriptor) and not _replaced(descriptor, path):
                 break
             if _replaced(descriptor, path):  # the home was removed under the lock; wait for its successor's
+                _make_folders(home)
                 os.close(descriptor)
                 descriptor = _open_lock(path)
         else:
@@ -612,7 +641,6 @@ def _locked(home: Path, limit: _Limit) -> Iterator[None]:
 
 
 def _open_lock(path: Path) -> int:
-    path.parent.mkdir(mode=0o700, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     if os.geteuid() == 0:
         os.fchown(descriptor, path.parent.stat().st_uid, -1)  # root must not lock the home's owner out
@@ -645,8 +673,9 @@ def _ensure_launched(site: _Site, limit: _Limit) -> int | None:
         return None
     _ensure_database(site, limit.progress)
     _configure(site)
-    _clear_remains(site, limit)
-    return _launch(site, limit)
+    socket_dir = _socket_dir(site)
+    _clear_remains(site, socket_dir, limit)
+    return _launch(site, socket_dir, limit.progress)
 
 
 def _lost_socket(postmaster: _Postmaster) -> bool:
@@ -707,7 +736,7 @@ def _make_database(site: _Site) -> None:
     original = (fresh / "postgresql.conf").read_text(encoding="utf-8")
     _write_as(site.account, fresh / "postgresql.conf", f"{original}\ninclude 'kontor.conf'\n")
     with suppress(FileNotFoundError):
-        site.data.rmdir()
+        site.data.rmdir()  # an empty one that somebody prepared
     fresh.rename(site.data)
     _sync_folder(site.place)
 
@@ -740,12 +769,12 @@ def _ident_map(site: _Site) -> str:
     return "# Written by Kontor at each start: map, operating-system user, role.\n" + "".join(lines)
 
 
-def _clear_remains(site: _Site, limit: _Limit) -> None:
+def _clear_remains(site: _Site, socket_dir: Path, limit: _Limit) -> None:
     """Remove what a killed server left, so that the next one neither refuses to start nor runs beside its children."""
     _end_strays(site.data, limit)
     pid_file = site.data / "postmaster.pid"
     with suppress(FileNotFoundError):
-        first, _, rest = pid_file.read_text(encoding="utf-8").partition("\n")
+        first, _, rest = os.fsdecode(pid_file.read_bytes()).partition("\n")
         # The id may by now be another program's, which PostgreSQL would take for its server. It is replaced by one
         # that no process has, and the file kept: its last lines name the shared memory, by which PostgreSQL makes
         # sure itself that no process of the old server is left.
@@ -753,7 +782,7 @@ def _clear_remains(site: _Site, limit: _Limit) -> None:
             _write_as(site.account, pid_file, f"{_DEAD_PID}\n{rest}")
     # The same for the socket's lock, which holds nothing else.
     for name in (f".s.PGSQL.{PORT}", f".s.PGSQL.{PORT}.lock"):
-        (_socket_dir(site) / name).unlink(missing_ok=True)
+        (socket_dir / name).unlink(missing_ok=True)
 
 
 def _end_strays(data: Path, limit: _Limit) -> None:
@@ -772,14 +801,14 @@ def _end_strays(data: Path, limit: _Limit) -> None:
     )
 
 
-def _launch(site: _Site, limit: _Limit) -> int:
+def _launch(site: _Site, socket_dir: Path, progress: Callable[[str], None]) -> int:
     """Start the server and return its process id once its ``postmaster.pid`` stands, so that others can see it."""
-    log_dir = _own_folder((site.folder / "log").resolve(), site.account)
+    log_dir = _own_folder((site.place / "log").resolve(), site.account)
     options = {
         # Here and not in a file, since an ALTER SYSTEM must not be able to open the server to the network.
         "listen_addresses": "",
         "port": str(PORT),
-        "unix_socket_directories": f'"{_socket_dir(site)}"',
+        "unix_socket_directories": f'"{socket_dir}"',
         "unix_socket_permissions": "0700",
         "hba_file": str(site.data / "pg_hba.conf"),
         "ident_file": str(site.data / "pg_ident.conf"),
@@ -789,19 +818,22 @@ def _launch(site: _Site, limit: _Limit) -> int:
     command += [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
     process = _spawn(site.account, command, site.folder / "startup.log")
     _children[process.pid] = process
-    for _ in limit.waits("PostgreSQL is starting"):
-        postmaster = _live_postmaster(site.data)
-        if postmaster is not None:
-            return process.pid
+    for _ in _Limit(time.monotonic(), 60.0, progress).waits("PostgreSQL is starting"):  # the file is its first act
         if process.poll() is not None:
             raise _failed_start(site, f"PostgreSQL did not start (code {process.returncode})")
+        if _live_postmaster(site.data) is not None:
+            break
     return process.pid
 
 
 def _failed_start(site: _Site, what: str) -> DependencyDown:
-    said = _tail((site.folder / "startup.log").read_bytes())
+    """Return the error with the last words of the server: of its log if it got as far as opening one."""
+    said = (site.folder / "startup.log").read_bytes()
+    if b"redirecting log output" in said:
+        script = 'cd -- "$1" && tail -n 3 -- "$(ls -t | head -n 1)"'
+        said = _run(site.account, ["/bin/sh", "-c", script, "sh", str((site.place / "log").resolve())]).stdout
     return DependencyDown(
-        f"{what}: {said or 'it said nothing'}",
+        f"{what}: {_tail(said) or 'it said nothing'}",
         hint=f"See {site.folder / 'startup.log'} and {site.folder / 'log'}; correct the cause and run it again.",
     )
 
@@ -812,7 +844,7 @@ def _failed_start(site: _Site, what: str) -> DependencyDown:
 def _live_postmaster(data: Path) -> _Postmaster | None:
     """Return the server that ``postmaster.pid`` names, if that process is one and works in this folder."""
     try:
-        lines = (data / "postmaster.pid").read_text(encoding="utf-8").splitlines()
+        lines = os.fsdecode((data / "postmaster.pid").read_bytes()).split("\n")
         pid = abs(int(lines[0]))  # negative for a single-user server
     except (FileNotFoundError, NotADirectoryError, IndexError, ValueError):
         return None
@@ -832,9 +864,22 @@ def _live_postmaster(data: Path) -> _Postmaster | None:
 def _belongs(process: psutil.Process, data: Path) -> bool:
     """Return whether this is a PostgreSQL process of ``data``; a process id alone may be another program's by now."""
     try:
-        return bool(process.name() == "postgres" and process.cwd() == str(data))
-    except psutil.Error:  # gone, a zombie, or somebody else's
+        return bool(process.name() == "postgres" and _works_in(process, data))
+    except (psutil.Error, OSError):  # gone, a zombie, or somebody else's
         return False
+
+
+def _works_in(process: psutil.Process, data: Path) -> bool:
+    """Return whether the process's folder is ``data``, or was before that was deleted.
+
+    Compared as a folder and not by its path, which in a container can be the same as ours and mean another one.
+    """
+    link = Path(f"/proc/{process.pid}/cwd")
+    if not os.path.lexists(link):
+        return bool(process.cwd() == str(data))  # no /proc: macOS
+    if str(link.readlink()) == f"{data} (deleted)":
+        return True
+    return os.path.samestat(link.stat(), data.stat())
 
 
 def _ping(postmaster: _Postmaster) -> int:
@@ -896,12 +941,12 @@ def _end(data: Path, postmaster: _Postmaster, limit: _Limit) -> None:
 # --- processes and files as the server's account -----------------------------------------------------------------
 
 
-def _run(account: _Account, command: Sequence[str], text: str | None = None) -> subprocess.CompletedProcess[bytes]:
+def _run(account: _Account, command: Sequence[str], text: str = "") -> subprocess.CompletedProcess[bytes]:
     """Run a program as the account, with ``text`` as its input, and return how it ended."""
     with _switching(account):
         return subprocess.run(
             command,
-            input=text.encode() if text is not None else b"",
+            input=os.fsencode(text),
             capture_output=True,
             check=False,
             cwd="/",
@@ -950,7 +995,7 @@ def _switching(account: _Account) -> Iterator[None]:
 def _write_as(account: _Account, path: Path, text: str) -> None:
     """Replace a file with the account's own rights: root follows no link that the account might have put there."""
     with suppress(OSError):
-        if path.read_text(encoding="utf-8") == text:
+        if path.read_bytes() == os.fsencode(text):
             return
     script = 'cat >"$1.new" && mv -f -- "$1.new" "$1"'
     done = _run(account, ["/bin/sh", "-c", script, "sh", str(path)], text)
