@@ -1,0 +1,105 @@
+"""The business date (as_of) and revision of a file: from the command, its name, its title; two that disagree are refused."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from tasks.errors import FileRefused
+from tasks.feeds.contracts import AsOfRule, FeedContract
+from tasks.feeds.dates import parse_date
+
+_DATE_IN_NAME = re.compile(
+    r"(?<!\d)(?P<year>(?:19|20|21)\d{2})(?P<mark>[-_. ]?)(?P<month>\d{2})(?P=mark)(?P<day>\d{2})(?!\d)"
+)
+_DATE_IN_TEXT = re.compile(r"\d{1,4}[-./]\d{1,2}[-./]\d{2,4}|\d{1,2}[-. ]+[^\W\d_]{3,}\.?[-. ]+\d{4}")
+_REVISION_IN_NAME = re.compile(r"[_\-. (](?:r|v|rev|ver)\.?(?P<revision>\d{1,3})\)?$", re.IGNORECASE)
+
+
+def find_as_of(
+    contract: FeedContract,
+    *,
+    file_name: str,
+    titles: Sequence[str],
+    given: dt.date | None,
+    received_on: dt.date | None = None,
+) -> dt.date:
+    """Return the day as of which the file speaks.
+
+    Every place that the contract allows (command, file name, title rows) is asked; all that answer must agree. Where
+    the contract also allows "received" and no place answers, it is the day on which the file came.
+
+    Raises:
+        FileRefused: no place names a date, or two name different ones; both are named.
+    """
+    rule = contract.as_of
+    found: dict[str, dt.date] = {}
+    if given is not None:
+        found["the command"] = given
+    if "file_name" in rule.sources:
+        found |= {f"the file name ({text})": day for text, day in _in_file_name(file_name, rule)}
+    if "title" in rule.sources:
+        formats = next((column.date_formats for column in contract.columns if column.kind == "date"), ())
+        found |= {f"the title row ({text})": day for text, day in _in_titles(titles, rule, formats)}
+    if not found and received_on is not None and "received" in rule.sources:
+        return received_on
+    if not found:
+        raise FileRefused(file_name, [_nowhere(rule)], hint="Give it with --as-of YYYY-MM-DD.")
+    if len(set(found.values())) > 1:
+        named = " but ".join(f"{place} says {day.isoformat()}" for place, day in found.items())
+        raise FileRefused(
+            file_name,
+            [f"its business date is not clear: {named}"],
+            hint="Ask the sender which one is right and correct the other; the command does not overrule the file.",
+        )
+    return next(iter(found.values()))
+
+
+def find_revision(contract: FeedContract, *, file_name: str, given: int | None) -> int:
+    """Return the file's revision for its day: as given, else from the name (``…_r2.xlsx``, ``…-v3.csv``), else 1.
+
+    Raises:
+        FileRefused: the command and the name say different revisions.
+    """
+    stem = file_name.rsplit(".", 1)[0]
+    pattern = contract.as_of.revision_pattern
+    match = re.search(pattern, stem) if pattern else _REVISION_IN_NAME.search(stem)
+    named = int(match.group("revision") if "revision" in match.re.groupindex else match.group(1)) if match else None
+    if given is not None and named is not None and given != named:
+        raise FileRefused(
+            file_name,
+            [f"its revision is not clear: the command says {given} but the file name says {named}"],
+            hint="Leave the revision out of the command, or rename the file.",
+        )
+    return given or named or 1
+
+
+def _nowhere(rule: AsOfRule) -> str:
+    places = {"command": "the command", "file_name": "the file name", "title": "a title row", "received": "its arrival"}
+    asked = ", ".join(places[source] for source in rule.sources)
+    return f"no business date found; expected one in {asked}"
+
+
+def _in_file_name(file_name: str, rule: AsOfRule) -> Iterator[tuple[str, dt.date]]:
+    pattern = re.compile(rule.file_name_pattern) if rule.file_name_pattern else _DATE_IN_NAME
+    for match in pattern.finditer(file_name):
+        if {"year", "month", "day"} <= set(match.re.groupindex):
+            day = parse_date(f"{match['year']}-{match['month']}-{match['day']}", ())
+        else:
+            day = parse_date(match.group(1), ("yyyymmdd", "dd.mm.yyyy", "dd-mm-yyyy", "yyyy_mm_dd"))
+        if isinstance(day, dt.date):
+            yield match[0], day
+
+
+def _in_titles(titles: Iterable[str], rule: AsOfRule, formats: Sequence[str]) -> Iterator[tuple[str, dt.date]]:
+    """Yield the dates that stand after one of the contract's words for "as of"; a print date beside it means nothing."""
+    words = "|".join(re.escape(word).replace(r"\ ", r"\s+") for word in sorted(rule.title_words, key=len, reverse=True))
+    if not words:
+        return
+    introduced = re.compile(rf"(?<!\w)(?:{words})[\s:.]*(?P<date>{_DATE_IN_TEXT.pattern})", re.IGNORECASE)
+    for title in titles:
+        for match in introduced.finditer(title):
+            day = parse_date(match["date"], formats)
+            if isinstance(day, dt.date):
+                yield match["date"], day

@@ -1,0 +1,294 @@
+"""Text cells to typed columns: a value or a reason for every cell, vectorised, money exact.
+
+How credit notes are kept: ``document_type`` is ``credit_note`` and ``amount`` and ``open_amount`` are negative. A credit note that
+is given with positive amounts is turned; an invoice with a negative amount becomes a credit note unless the contract says
+``negativeIsCreditNote: false``.
+
+What is open: the remainder the file gives, else amount minus ``paid_amount``, else the amount. In a ledger (``mode: ledger``) a
+settled row's ``open_amount`` is its amount: that is what was open until the day it was settled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tasks.feeds.cells import NUMBER, STARTS_WITH_TAG, shown_array
+from tasks.feeds.contracts import Column, Dialect, FeedContract
+from tasks.feeds.reading import RawTable
+from tasks.feeds.values import MONEY_DIGITS, MONEY_SCALE, Failure, constant_value, parser_for
+
+MONEY_TYPE = pa.decimal128(MONEY_DIGITS, MONEY_SCALE)
+ARROW_TYPES: Mapping[str, pa.DataType] = {
+    "text": pa.string(),
+    "code": pa.string(),
+    "date": pa.date32(),
+    "money": MONEY_TYPE,
+    "integer": pa.int32(),
+    "boolean": pa.bool_(),
+}
+PROBLEM_SCHEMA = pa.schema(
+    [
+        ("row_number", pa.int32()),
+        ("column_name", pa.string()),
+        ("cell", pa.string()),
+        ("raw_value", pa.string()),
+        ("code", pa.string()),
+        ("reason", pa.string()),
+    ]
+)
+
+_NUMBER_CELL = rf"{NUMBER}-?\d{{1,15}}(?:\.\d{{1,4}})?"
+_QUICK_MONEY = {
+    # What needs no second look. With "auto", three digits after the mark could be thousands, so they get one.
+    "auto": rf"^(?:{_NUMBER_CELL}|-?\d{{1,15}}(?:\.(?:\d{{1,2}}|\d{{4}}))?)$",
+    ".": rf"^(?:{_NUMBER_CELL}|-?\d{{1,15}}(?:\.\d{{1,4}})?)$",
+    ",": rf"^(?:{_NUMBER_CELL}|-?\d{{1,15}}(?:,\d{{1,4}})?)$",
+}
+_WORDS = "^[\x01\x03\x05]"  # numbers, truth values and protected text are shown as they are in a column of words
+
+
+@dataclass(frozen=True)
+class CastTable:
+    """The typed rows of a file and every cell that could not be typed.
+
+    ``frame``: one Arrow-backed column per column of the contract, in its order (money decimal128 with 4 decimals, dates
+    date32), then ``row_number``; a cell with a problem is null. ``problems``: row_number, column_name, cell (address), raw_value,
+    code, reason; a row that stands there must not be applied.
+    """
+
+    frame: pd.DataFrame
+    problems: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class _Cast:
+    """One column while it is worked on: values, and which cells hold a problem already."""
+
+    values: pa.Array
+    failed: pa.Array
+    in_file: bool
+
+
+def cast_table(raw: RawTable, contract: FeedContract) -> CastTable:
+    """Return the rows typed by the contract, with a reason for every cell that gives no value."""
+    problems: list[pa.Table] = [_ragged_problems(raw)]
+    numbers = _array(raw.frame["row_number"])
+    cast = {column.name: _cast_column(raw, column, contract.dialect, numbers, problems) for column in contract.columns}
+    cast = _fill(cast, contract)
+    problems += _missing(raw, contract, cast, numbers)
+    arrays = _signed({name: item.values for name, item in cast.items()}, contract)
+    table = pa.table({**{name: arrays[name] for name in contract.column_names}, "row_number": numbers})
+    found = pa.concat_tables(problems)
+    if raw.ragged:  # one reason is enough for a row whose cells cannot be told apart
+        ragged = pc.is_in(found["row_number"], value_set=pa.array(list(raw.ragged), pa.int32()))
+        found = found.filter(pc.or_(pc.invert(ragged), pc.equal(found["code"], "ragged")))
+    found = found.sort_by([("row_number", "ascending"), ("column_name", "ascending")])
+    return CastTable(table.to_pandas(types_mapper=pd.ArrowDtype), found.to_pandas(types_mapper=pd.ArrowDtype))
+
+
+def control_totals(raw: RawTable, contract: FeedContract) -> dict[str, Decimal]:
+    """Return what the last totals row says, by money column; amounts that cannot be read are left out."""
+    totals: dict[str, Decimal] = {}
+    for row in raw.totals[-1:]:
+        for column in contract.columns:
+            if column.kind == "money" and column.name in row.cells:
+                value = parser_for(column, contract.dialect)(row.cells[column.name])
+                if isinstance(value, Decimal):
+                    totals[column.name] = value
+    return totals
+
+
+def _array(series: pd.Series[Any]) -> pa.Array:
+    found = pa.array(series)
+    return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
+
+
+def _constant(value: object, kind: str, size: int) -> pa.Array:
+    return pa.repeat(pa.scalar(value, ARROW_TYPES[kind]), size)
+
+
+def _none_failed(size: int) -> pa.Array:
+    return pa.repeat(pa.scalar(False), size)  # noqa: FBT003
+
+
+def _cast_column(raw: RawTable, column: Column, dialect: Dialect, numbers: pa.Array, problems: list[pa.Table]) -> _Cast:
+    size = len(numbers)
+    fixed = column.constant if column.constant is not None else None
+    if fixed is not None:
+        return _Cast(_constant(constant_value(fixed, column, dialect), column.kind, size), _none_failed(size), False)
+    if column.name not in raw.columns:
+        return _Cast(_constant(None, column.kind, size), _none_failed(size), False)
+    cells = _array(raw.frame[column.name])
+    values, done = _quick(cells, column, dialect)
+    if pc.all(done).as_py() is not False:
+        return _Cast(values, _none_failed(size), True)
+    return _slow(cells, values, done, raw, column, dialect, numbers, problems)
+
+
+def _quick(cells: pa.Array, column: Column, dialect: Dialect) -> tuple[pa.Array, pa.Array]:
+    """Return what the vectorised rules can say, and for which cells they have decided."""
+    if column.kind == "money":
+        return _quick_money(cells, dialect)
+    if column.kind in ("text", "code") and not (
+        column.values or column.code_list or column.separators or column.allowed
+    ):
+        return _quick_words(cells, column)
+    blank = pc.equal(cells, "")
+    return pa.nulls(len(cells), ARROW_TYPES[column.kind]), blank
+
+
+def _quick_money(cells: pa.Array, dialect: Dialect) -> tuple[pa.Array, pa.Array]:
+    plain = pc.match_substring_regex(cells, _QUICK_MONEY[dialect.decimal])
+    text = pc.if_else(plain, cells, pa.scalar(None, pa.string()))
+    text = pc.replace_substring(text, NUMBER, "")
+    if dialect.decimal == ",":
+        text = pc.replace_substring(text, ",", ".")
+    return text.cast(MONEY_TYPE), pc.or_(plain, pc.equal(cells, ""))
+
+
+def _quick_words(cells: pa.Array, column: Column) -> tuple[pa.Array, pa.Array]:
+    text = cells
+    if pc.any(pc.match_substring_regex(cells, STARTS_WITH_TAG)).as_py():
+        text = pc.replace_substring_regex(cells, _WORDS, "")
+    text = pc.utf8_trim(pc.utf8_trim_whitespace(text), " \ufeff\u200b\u200e\u200f")
+    if column.integral_float == "strip":
+        text = pc.replace_substring_regex(text, r"^(-?\d+)\.0+$", r"\1")
+    odd = pc.match_substring_regex(text, "^[\x02\x04#]")  # dates in a code, errors: the slow rules say it in words
+    if column.pattern:
+        odd = pc.or_(odd, pc.invert(pc.match_substring_regex(text, column.pattern)))
+    if column.max_length:
+        odd = pc.or_(odd, pc.greater(pc.utf8_length(text), column.max_length))
+    if column.case is not None:
+        text = pc.utf8_upper(text) if column.case == "upper" else pc.utf8_lower(text)
+    blank = pc.equal(text, "")
+    return pc.if_else(pc.or_(blank, odd), pa.scalar(None, pa.string()), text), pc.or_(blank, pc.invert(odd))
+
+
+def _slow(
+    cells: pa.Array,
+    values: pa.Array,
+    done: pa.Array,
+    raw: RawTable,
+    column: Column,
+    dialect: Dialect,
+    numbers: pa.Array,
+    problems: list[pa.Table],
+) -> _Cast:
+    """Return the column with what was left over parsed once per distinct text."""
+    rest = pc.invert(done)
+    distinct = cells.filter(rest).dictionary_encode()
+    parse = parser_for(column, dialect)
+    parsed = [parse(text) for text in distinct.dictionary.to_pylist()]
+    good = pa.array([None if isinstance(item, Failure) else item for item in parsed], ARROW_TYPES[column.kind])
+    values = pc.replace_with_mask(values, rest, good.take(distinct.indices))
+    bad = pa.array([isinstance(item, Failure) for item in parsed], pa.bool_()).take(distinct.indices)
+    failed = pc.replace_with_mask(_none_failed(len(cells)), rest, bad)
+    if pc.any(bad).as_py():
+        which = distinct.indices.filter(bad)
+        codes = pa.array([item.code if isinstance(item, Failure) else None for item in parsed], pa.string())
+        reasons = pa.array([item.reason if isinstance(item, Failure) else None for item in parsed], pa.string())
+        shown = shown_array(cells.filter(failed))
+        problems.append(
+            _problems(raw, column.name, numbers.filter(failed), shown, codes.take(which), reasons.take(which))
+        )
+    return _Cast(values, failed, True)
+
+
+def _problems(
+    raw: RawTable, name: str, numbers: pa.Array, shown: pa.Array, codes: pa.Array, reasons: pa.Array
+) -> pa.Table:
+    names = pa.repeat(pa.scalar(name, pa.string()), len(numbers))
+    cells = pc.binary_join_element_wise(raw.letters.get(name, "row "), numbers.cast(pa.string()), "")
+    reasons = pc.binary_join_element_wise(name, reasons, " ")
+    return pa.table([numbers, names, cells, shown, codes, reasons], schema=PROBLEM_SCHEMA)
+
+
+def _ragged_problems(raw: RawTable) -> pa.Table:
+    rows = [
+        {
+            "row_number": number,
+            "column_name": None,
+            "cell": f"row {number}",
+            "raw_value": None,
+            "code": "ragged",
+            "reason": f"the row has {len(row.cells)} cells, the header has {row.expected}",
+        }
+        for number, row in sorted(raw.ragged.items())
+    ]
+    return pa.Table.from_pylist(rows, schema=PROBLEM_SCHEMA)
+
+
+def _fill(cast: dict[str, _Cast], contract: FeedContract) -> dict[str, _Cast]:
+    """Return the columns with what is open worked out and with blanks filled from other columns and from defaults."""
+    filled = dict(cast)
+    if {"paid_amount", "open_amount", "amount"} <= set(filled):
+        remainder = pc.subtract(filled["amount"].values, filled["paid_amount"].values).cast(MONEY_TYPE)
+        filled["open_amount"] = _blanks_from(filled["open_amount"], remainder, filled["paid_amount"].failed)
+    for column in contract.columns:
+        if column.default_from is not None:
+            donor = cast[column.default_from]
+            filled[column.name] = _blanks_from(filled[column.name], donor.values, donor.failed)
+        if column.default is not None:
+            value = constant_value(column.default, column, contract.dialect)
+            constant = _constant(value, column.kind, len(filled[column.name].values))
+            filled[column.name] = _blanks_from(filled[column.name], constant, None)
+    if contract.mode == "ledger" and {"settled_date", "open_amount", "amount"} <= set(filled):
+        settled = pc.is_valid(filled["settled_date"].values)
+        item = filled["open_amount"]
+        values = pc.if_else(settled, filled["amount"].values, item.values)
+        filled["open_amount"] = _Cast(values, item.failed, item.in_file)
+    return filled
+
+
+def _blanks_from(item: _Cast, donor: pa.Array, donor_failed: pa.Array | None) -> _Cast:
+    """Return the column with its blanks filled; a cell with a problem, or one whose donor has one, is not a blank."""
+    takes = pc.and_(pc.is_null(item.values), pc.invert(item.failed))
+    failed = item.failed
+    if donor_failed is not None:
+        failed = pc.or_(failed, pc.and_(takes, donor_failed))
+    return _Cast(pc.if_else(takes, donor, item.values), failed, item.in_file)
+
+
+def _missing(raw: RawTable, contract: FeedContract, cast: Mapping[str, _Cast], numbers: pa.Array) -> list[pa.Table]:
+    """Return a problem for every required cell that is still blank, and for blanks that may hide an error."""
+    found = []
+    for column in contract.columns:
+        item = cast[column.name]
+        if column.required:
+            gone = pc.and_(pc.is_null(item.values), pc.invert(item.failed))
+            found.append(_blank_problems(raw, column, numbers.filter(gone), "missing", "is required and blank"))
+        elif item.in_file and column.default_from is not None and not raw.tells_errors:
+            gone = pc.equal(_array(raw.frame[column.name]), "")
+            reason = "is blank or holds an error; this file format does not tell, so nothing is put in its place"
+            found.append(_blank_problems(raw, column, numbers.filter(gone), "blank_or_error", reason))
+    return found
+
+
+def _blank_problems(raw: RawTable, column: Column, numbers: pa.Array, code: str, reason: str) -> pa.Table:
+    size = len(numbers)
+    blank = pa.repeat(pa.scalar(None, pa.string()), size)
+    codes, reasons = pa.repeat(pa.scalar(code), size), pa.repeat(pa.scalar(reason), size)
+    return _problems(raw, column.name, numbers, blank, codes, reasons)
+
+
+def _signed(arrays: dict[str, pa.Array], contract: FeedContract) -> dict[str, pa.Array]:
+    """Return the columns with credit notes negative, and negative invoices as credit notes if the contract says so."""
+    if not {"document_type", "amount", "open_amount"} <= set(arrays):
+        return arrays
+    types, amount = arrays["document_type"], arrays["amount"]
+    given = pc.fill_null(pc.equal(types, "credit_note"), False)  # noqa: FBT003
+    for name in ("amount", "open_amount"):
+        turn = pc.and_(given, pc.fill_null(pc.greater(arrays[name], Decimal(0)), False))  # noqa: FBT003
+        if pc.any(turn).as_py():
+            arrays[name] = pc.if_else(turn, pc.negate(arrays[name]), arrays[name])
+    negative = pc.fill_null(pc.less(amount, Decimal(0)), False)  # noqa: FBT003
+    if contract.negative_is_credit_note and pc.any(negative).as_py():
+        arrays["document_type"] = pc.if_else(negative, pa.scalar("credit_note"), types)
+    return arrays

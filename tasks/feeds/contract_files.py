@@ -1,0 +1,278 @@
+"""Contract files: found by name or path, merged along ``extends``, and validated before anything reads them.
+
+The order matters: the YAML is read strictly (a key given twice is a defect, ``no`` stays a text), then validated with the
+JSON Schema of the standard, then our custom properties are checked by name and type, and only the merged document, valid
+again as a whole, is handed on. The library's own models drop misspelt keys without a word, so they come last.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonschema import Draft201909Validator
+from open_data_contract_standard.model import OpenDataContractStandard
+
+from tasks.errors import BadInput, UsageError
+from tasks.feeds.custom_properties import COLUMN_PROPERTIES, CONTRACT_PROPERTIES, defects_of
+from tasks.feeds.folding import fold
+
+CONTRACTS_FOLDER = Path(__file__).resolve().parents[2] / "data_contracts" / "feeds"
+EXAMPLES_FOLDER = CONTRACTS_FOLDER / "examples"
+_CHECK_KEYS = {"sql", "columns", "reason"}
+_SEVERITIES = ("error", "warning", "warn", "off")
+_LONGEST_CHAIN = 8
+
+
+@dataclass(frozen=True)
+class Document:
+    """A contract as it takes effect: its own file merged over those it extends.
+
+    ``chain`` names it and its ancestors, nearest first; ``sha256`` is taken over the merged document, so that a change
+    in an ancestor is seen too.
+    """
+
+    path: Path
+    chain: tuple[str, ...]
+    effective: Mapping[str, Any]
+    sha256: str
+
+
+def find_document(name_or_path: str | Path) -> Document:
+    """Return the merged and validated contract document of that name or path.
+
+    Raises:
+        UsageError: no such contract.
+        BadInput: defects, all of them at once.
+    """
+    path = _locate(name_or_path, CONTRACTS_FOLDER)
+    documents, chain = _ancestry(path)
+    effective: dict[str, Any] = {}
+    for document in reversed(documents):
+        effective = _merge_contracts(effective, document)
+    refuse(path, [*_schema_defects(effective), *_effective_defects(effective)])
+    text = json.dumps(effective, sort_keys=True, ensure_ascii=False)
+    return Document(path, chain, effective, hashlib.sha256(text.encode()).hexdigest())
+
+
+def refuse(path: Path, defects: Sequence[str]) -> None:
+    """Raise BadInput with every defect, if there is one."""
+    if defects:
+        lines = "".join(f"\n  - {defect}" for defect in defects)
+        raise BadInput(
+            f"{path.name} is not a valid feed contract; {len(defects)} defect(s):{lines}",
+            hint=f"Correct {path} and run `kontor contracts check {path}`.",
+        )
+
+
+def _locate(name_or_path: str | Path, beside: Path) -> Path:
+    text = str(name_or_path)
+    if text.endswith((".yaml", ".yml")):
+        candidates = [Path(text), beside / text]
+    else:
+        candidates = [folder / f"{text}.yaml" for folder in (beside, CONTRACTS_FOLDER, EXAMPLES_FOLDER)]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate.resolve()
+    known = sorted(path.stem for folder in (CONTRACTS_FOLDER, EXAMPLES_FOLDER) for path in folder.glob("*.yaml"))
+    near = difflib.get_close_matches(text, known, n=1)
+    raise UsageError(
+        f"There is no feed contract {text!r}; there are {', '.join(known)}.",
+        hint=f"Did you mean {near[0]}?" if near else "Give one of these names, or the path of a .yaml file.",
+    )
+
+
+def _ancestry(path: Path) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+    """Return the document and all that it extends, nearest first, each valid by itself, with their names."""
+    documents: list[dict[str, Any]] = []
+    chain: list[str] = []
+    here: Path | None = path
+    while here is not None:
+        document = _read_yaml(here)
+        refuse(here, [*_schema_defects(document), *_own_defects(document)])
+        documents.append(document)
+        chain.append(str(document["id"]))
+        if len(chain) > _LONGEST_CHAIN or len(set(chain)) < len(chain):
+            refuse(
+                path, [f"extends: found {' → '.join(chain)}; expected an end, of at most {_LONGEST_CHAIN} contracts"]
+            )
+        parent = _custom(document).get("extends")
+        here = _locate(parent, here.parent) if parent else None
+    return documents, tuple(chain)
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML 1.2's plain words: only true and false are truth values, dates stay texts, no key twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key_node, _ in node.value:
+            key = str(key_node.value)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"found key {key!r} twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_StrictLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":bool", ":timestamp"))]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _word in ("true", "false"):
+    _StrictLoader.yaml_implicit_resolvers.setdefault(_word[0], []).insert(
+        0, ("tag:yaml.org,2002:bool", re.compile("^(?:true|false)$"))
+    )
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506 - a safe loader
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadInput(
+            f"{path.name} cannot be read as YAML: {' '.join(str(error).split())}",
+            hint=f"Correct {path}; it must be UTF-8 and valid YAML.",
+        ) from error
+    if not isinstance(document, dict):
+        refuse(path, [f"top level: found {type(document).__name__}; expected a mapping with apiVersion, kind, id, …"])
+    result: dict[str, Any] = document
+    return result
+
+
+@lru_cache(maxsize=1)
+def _validator() -> Draft201909Validator:
+    schema = json.loads(OpenDataContractStandard.json_schema())
+    return Draft201909Validator(schema)
+
+
+def _schema_defects(document: Mapping[str, Any]) -> list[str]:
+    """Return what the standard's own JSON Schema objects to, as "place: found, expected"."""
+    errors = sorted(_validator().iter_errors(document), key=lambda error: (str(error.json_path), error.message))
+    return [f"{error.json_path.removeprefix('$.')}: {error.message}" for error in errors]
+
+
+def _custom(element: Mapping[str, Any]) -> dict[str, Any]:
+    return {item["property"]: item["value"] for item in element.get("customProperties", ())}
+
+
+def _own_defects(document: Mapping[str, Any]) -> Iterable[str]:
+    """Yield what our vocabulary objects to in one file, before merging."""
+    yield from defects_of("customProperties", document.get("customProperties", ()), CONTRACT_PROPERTIES)
+    schemas = document.get("schema", [])
+    if len(schemas) != 1:
+        yield f"schema: found {len(schemas)} objects; expected 1, a feed file holds one kind of row"
+    for number, schema in enumerate(schemas):
+        for item in schema.get("properties", ()):
+            where = f"schema[{number}].properties {item['name']!r}"
+            yield from defects_of(where, item.get("customProperties", ()), COLUMN_PROPERTIES)
+        for check in schema.get("quality", ()):
+            yield from _check_defects(f"schema[{number}].quality {check.get('name')!r}", check)
+
+
+def _check_defects(where: str, check: Mapping[str, Any]) -> Iterable[str]:
+    if not check.get("name"):
+        yield f"{where}, name: found none; expected a name, so that a contract that extends this one can refer to it"
+    if check.get("severity", "error") not in _SEVERITIES:
+        yield f"{where}, severity: found {check['severity']!r}; expected one of {', '.join(_SEVERITIES)}"
+    body = check.get("implementation", {})
+    keys = set(body) if isinstance(body, dict) else {"(text)"}
+    if not keys <= _CHECK_KEYS:
+        yield f"{where}, implementation: found {', '.join(sorted(keys))}; expected {', '.join(sorted(_CHECK_KEYS))}"
+
+
+def _effective_defects(document: Mapping[str, Any]) -> Iterable[str]:
+    """Yield what is missing once everything is merged."""
+    for item in document["schema"][0].get("properties", ()):
+        if "logicalType" not in item:
+            yield f"schema[0].properties {item['name']!r}, logicalType: found none; expected string, date, number, …"
+    for check in document["schema"][0].get("quality", ()):
+        missing = _CHECK_KEYS - set(check.get("implementation", {}))
+        if missing:
+            yield f"schema[0].quality {check['name']!r}, implementation: found no {', '.join(sorted(missing))}; expected all"
+
+
+def _merge_contracts(parent: Mapping[str, Any], child: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parent with the child laid over it: scalars replace, maps and named lists merge, aliases go in front."""
+    if not parent:
+        return _plain_aliases(child)
+    child = _plain_aliases(child)
+    merged = {**parent, **{key: value for key, value in child.items() if key not in ("schema", "customProperties")}}
+    merged["customProperties"] = _merge_custom(_without_source(parent), child)
+    schema, own = dict(parent["schema"][0]), child["schema"][0]
+    schema |= {key: value for key, value in own.items() if key not in ("properties", "quality", "customProperties")}
+    schema["properties"] = _merge_named(schema.get("properties", ()), own.get("properties", ()))
+    schema["quality"] = _merge_named(schema.get("quality", ()), own.get("quality", ()))
+    merged["schema"] = [schema]
+    return merged
+
+
+def _without_source(parent: Mapping[str, Any]) -> dict[str, Any]:
+    # Whose ledger it is does not pass on by itself: a new sender's invoices must never settle another's by an oversight.
+    return {**parent, "customProperties": [item for item in parent["customProperties"] if item["property"] != "source"]}
+
+
+def _merge_named(parent: Iterable[Mapping[str, Any]], child: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    merged = {str(item["name"]): dict(item) for item in parent}
+    for item in child:
+        below = merged.get(str(item["name"]), {})
+        above = below | dict(item)
+        for key in ("implementation", "logicalTypeOptions"):
+            if isinstance(below.get(key), dict) and isinstance(item.get(key), dict):
+                above[key] = below[key] | item[key]
+        if "customProperties" in below or "customProperties" in item:
+            above["customProperties"] = _merge_custom(below, item)
+        merged[str(item["name"])] = above
+    return list(merged.values())
+
+
+def _merge_custom(parent: Mapping[str, Any], child: Mapping[str, Any]) -> list[dict[str, Any]]:
+    below, above = _custom(parent), _custom(child)
+    merged = dict(below)
+    for key, value in above.items():
+        old = below.get(key)
+        if isinstance(old, dict) and isinstance(value, dict):
+            merged[key] = _merge_maps(old, value)
+        elif key == "aliases":
+            merged[key] = _first_of_each([*value, *(old or ())])
+        else:
+            merged[key] = value
+    merged.pop("extends", None)
+    return [{"property": key, "value": value} for key, value in merged.items() if value is not None]
+
+
+def _merge_maps(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = {**below, **above}
+    if "totals" in below and "totals" in above:  # a sender adds its word for "total"; the known ones stay
+        merged["totals"] = _first_of_each([*above["totals"], *below["totals"]])
+    return merged
+
+
+def _first_of_each(texts: Iterable[str]) -> list[str]:
+    first: dict[str, str] = {}
+    for text in texts:
+        first.setdefault(fold(text) or text, text)
+    return list(first.values())
+
+
+def _plain_aliases(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the document with aliases by language turned into one list, in the order written."""
+    result = {**document, "schema": [dict(schema) for schema in document["schema"]]}
+    for schema in result["schema"]:
+        schema["properties"] = [_with_plain_aliases(item) for item in schema.get("properties", ())]
+    return result
+
+
+def _with_plain_aliases(item: Mapping[str, Any]) -> dict[str, Any]:
+    custom = _custom(item)
+    aliases = custom.get("aliases")
+    if isinstance(aliases, dict):
+        custom["aliases"] = _first_of_each(alias for group in aliases.values() for alias in group)
+    plain = [{"property": key, "value": value} for key, value in custom.items()]
+    return {**item, **({"customProperties": plain} if plain else {})}

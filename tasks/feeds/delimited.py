@@ -1,0 +1,194 @@
+"""Text files with delimiters: decoded strictly, read by Arrow in one go as text columns.
+
+A row's number is the ordinal of its record: a line break inside quotation marks does not count, a blank line does.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv as arrow_csv
+
+from tasks.feeds.cells import protect
+from tasks.feeds.contracts import Dialect
+from tasks.feeds.grids import Body, RaggedRow
+
+DELIMITERS = (",", ";", "\t", "|")
+_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_LARGEST_BLOCK = (1 << 31) - 1
+_END = "\x1eend of file\x1e"  # a last record of our own: where it is not found again, a quotation mark was never closed
+
+
+class NotText(Exception):  # noqa: N818 - a reason, turned into FileRefused by the reader
+    """The bytes are not a text file that the contract can read; the message says why."""
+
+
+@dataclass(frozen=True)
+class DelimitedText:
+    """One text with one delimiter: a candidate for how the file is meant."""
+
+    text: str
+    delimiter: str
+    encoding: str
+
+    @property
+    def sheet(self) -> str | None:
+        """None: a text file has no sheets."""
+        return None
+
+    @property
+    def tells_errors(self) -> bool:
+        """True: an error in a text file is its text, such as #N/A."""
+        return True
+
+    def head(self, depth: int) -> list[list[str]]:
+        """Return the first records; fewer where the text cannot be cut into records."""
+        rows: list[list[str]] = []
+        try:
+            for record, _ in _records(self.text, self.delimiter):
+                rows.append(record)
+                if len(rows) >= depth:
+                    break
+        except csv.Error:
+            return rows
+        return rows
+
+    def body(self, header_row: int, width: int) -> Body:
+        """Return the records below the header as text columns.
+
+        Raises:
+            NotText: a quotation mark is opened and never closed, or the records cannot be parsed at all.
+        """
+        offset = _offset_after(self.text, self.delimiter, header_row)
+        below = self.text[offset:] if offset else self.text
+        if below and not below.endswith(("\n", "\r")):
+            below += "\n"
+        return _parse(below, self.delimiter, header_row, width)
+
+
+def decodings(content: bytes, dialect: Dialect) -> Iterator[tuple[str, str]]:
+    """Yield (encoding, text) for every way of reading the bytes that the contract allows, best first.
+
+    UTF-8 proves itself, and UTF-16 by its mark, so then there is no second way. Code pages cannot prove themselves; the
+    caller takes the first whose header is recognised.
+    """
+    if content.startswith(_UTF16_MARKS):
+        yield from _strictly(content, "utf-16")
+        return
+    as_utf8 = list(_strictly(content, "utf-8-sig"))
+    if as_utf8:
+        yield from as_utf8
+        return
+    for encoding in dialect.encodings:
+        if encoding.casefold().replace("_", "-") not in ("utf-8", "utf8", "utf-8-sig"):
+            yield from _strictly(content, encoding)
+
+
+def _strictly(content: bytes, encoding: str) -> Iterator[tuple[str, str]]:
+    try:
+        text = content.decode(encoding)
+    except UnicodeError:
+        return
+    if "\0" in text:
+        raise NotText("it holds NUL bytes, so it is not a text file (or it was cut off while being written)")
+    yield encoding, text
+
+
+def delimiters(dialect: Dialect) -> Sequence[str]:
+    """Return the delimiters to try: the contract's, or the usual four."""
+    return DELIMITERS if dialect.delimiter == "auto" else (dialect.delimiter,)
+
+
+def _records(text: str, delimiter: str) -> Iterator[tuple[list[str], int]]:
+    """Yield each record with the number of characters consumed up to its end."""
+    consumed = 0
+
+    def lines() -> Iterator[str]:
+        nonlocal consumed
+        for line in io.StringIO(text, newline=""):
+            consumed += len(line)
+            yield line
+
+    for record in csv.reader(lines(), delimiter=delimiter):
+        yield record, consumed
+
+
+def _offset_after(text: str, delimiter: str, record_count: int) -> int:
+    for number, (_, consumed) in enumerate(_records(text, delimiter), start=1):
+        if number == record_count:
+            return consumed
+    return len(text)
+
+
+def _parse(below: str, delimiter: str, header_row: int, width: int) -> Body:
+    ragged: dict[int, RaggedRow] = {}
+
+    def set_aside(row: arrow_csv.InvalidRow) -> str:
+        cells = next(csv.reader([row.text], delimiter=delimiter), [])
+        ragged[header_row + row.number] = RaggedRow(width, tuple(cells))
+        return "skip"
+
+    data = (below + _END + delimiter * (width - 1) + "\n").encode()
+    names = [str(position) for position in range(width)]
+    try:
+        table = arrow_csv.read_csv(
+            pa.BufferReader(data),
+            read_options=arrow_csv.ReadOptions(
+                use_threads=False, column_names=names, block_size=min(max(len(data), 1 << 20), _LARGEST_BLOCK)
+            ),
+            parse_options=arrow_csv.ParseOptions(
+                delimiter=delimiter,
+                newlines_in_values=True,
+                ignore_empty_lines=False,
+                invalid_row_handler=set_aside,
+            ),
+            convert_options=arrow_csv.ConvertOptions(
+                column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False, check_utf8=False
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        raise NotText(f"its records cannot be parsed: {str(error).splitlines()[0]}") from error
+    columns = [_one_chunk(column) for column in table.columns]
+    if not len(columns[0]) or columns[0][-1].as_py() != _END:
+        raise NotText("a quotation mark is opened and never closed, so where its records end cannot be known")
+    columns = [column.slice(0, len(column) - 1) for column in columns]
+    return _with_ragged(columns, header_row, ragged, width, has_controls=any(mark in below for mark in "\1\2\3\4\5"))
+
+
+def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def _with_ragged(
+    columns: list[pa.Array], header_row: int, ragged: dict[int, RaggedRow], width: int, *, has_controls: bool
+) -> Body:
+    """Return the well-formed rows and the ragged ones in the order of the file."""
+    total = len(columns[0]) + len(ragged)
+    numbers = pa.array(range(header_row + 1, header_row + 1 + total), pa.int32())
+    if has_controls:
+        columns = [protect(column) for column in columns]
+    if ragged:
+        apart = pa.array(sorted(ragged), pa.int32())
+        straight = numbers.filter(pc.invert(pc.is_in(numbers, value_set=apart)))
+        order = pc.sort_indices(pa.concat_arrays([straight, apart]))
+        columns = [
+            pa.concat_arrays([column, protect(_cells_at(ragged, apart, position))]).take(order)
+            for position, column in enumerate(columns)
+        ]
+    # Cells beyond the last heading that are all empty are a habit of some programs, not a fault.
+    faulty = {
+        number: row
+        for number, row in ragged.items()
+        if len(row.cells) < width or any(cell.strip() for cell in row.cells[width:])
+    }
+    return Body(columns, numbers, faulty)
+
+
+def _cells_at(ragged: dict[int, RaggedRow], numbers: pa.Array, position: int) -> pa.Array:
+    rows = [ragged[number].cells for number in numbers.to_pylist()]
+    return pa.array([row[position] if position < len(row) else "" for row in rows], pa.string())

@@ -1,0 +1,368 @@
+"""A file read by its contract: the header found, headings translated, rows numbered, nothing cast yet.
+
+The result is plain data that can be pickled, and nothing is kept between two calls, so that reading can happen in a child
+process. The extension of a file is a hint only; its first bytes decide how it is read.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tasks.errors import FileRefused
+from tasks.feeds.cells import DATE, letter, shown
+from tasks.feeds.contracts import FeedContract
+from tasks.feeds.delimited import DelimitedText, NotText, decodings, delimiters
+from tasks.feeds.folding import fold_words
+from tasks.feeds.grids import Body, Grid, RaggedRow
+from tasks.feeds.headings import HeaderMatch, alias_ranks, match_header
+from tasks.feeds.workbooks import NotAWorkbook, read_sheets
+
+_OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+_MARKUP = (b"<html", b"<!doctype", b"<table", b"<?xml", b"<meta", b"<head", b"mime-version")
+_OTHERS = {
+    b"%PDF": "a PDF document",
+    b"\x1f\x8b": "a gzip archive",
+    b"Rar!": "a RAR archive",
+    b"7z\xbc\xaf": "a 7-Zip archive",
+}
+_SAVE_AS = "Open it in a spreadsheet program and save it as .xlsx, then send that file."
+_OLD_EXCEL = (b"\x09\x00", b"\x09\x02", b"\x09\x04")
+_BLANK = r"^[\s\x{00A0}\x{200B}\x{FEFF}]*$"
+
+
+@dataclass(frozen=True)
+class TotalsRow:
+    """A totals row: its number and its filled cells as marked text, by canonical column (unknown ones by heading)."""
+
+    row_number: int
+    cells: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class RawTable:
+    """What a file holds, by the canonical columns of its contract, as marked text (see :mod:`tasks.feeds.cells`).
+
+    ``frame`` has one text column per canonical column found and ``row_number`` (int32, the 1-based row or record in the file);
+    ``other`` has the columns the contract does not know, by position, for the rows that go into quarantine.
+    ``columns`` maps canonical name → heading, ``letters`` canonical name → column letter.
+    """
+
+    file_name: str
+    sheet: str | None
+    header_row: int
+    columns: Mapping[str, str]
+    letters: Mapping[str, str]
+    frame: pd.DataFrame
+    titles: tuple[str, ...]
+    totals: tuple[TotalsRow, ...]
+    unknown_columns: tuple[str, ...]
+    blank_rows: int
+    encoding: str | None = None
+    delimiter: str | None = None
+    tells_errors: bool = True
+    ragged: Mapping[int, RaggedRow] = field(default_factory=dict)
+    headings: tuple[str, ...] = ()
+    other: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    def cell(self, column: str, row_number: int) -> str:
+        """Return the address a person finds the cell by, such as C17; the row alone where the column is not in the file."""
+        return f"{self.letters.get(column, 'row ')}{row_number}"
+
+
+def read_table(path: Path, contract: FeedContract) -> RawTable:
+    """Return the rows of the file as text by canonical column.
+
+    Raises:
+        FileRefused: its nature is wrong (not readable, no header, no row); every reason at once.
+    """
+    try:
+        grids = list(_grids(path, contract))
+        choice = _choose(path, grids, contract)
+        return _table(path, contract, choice)
+    except (NotText, NotAWorkbook) as reason:
+        raise FileRefused(path.name, [str(reason)], hint=_SAVE_AS) from reason
+
+
+def raw_rows(raw: RawTable, row_numbers: Iterable[int]) -> list[dict[str, object]]:
+    """Return each named row as {"row_number", "cells": {heading: text as a person sees it}}, in the order asked for.
+
+    A heading that stands twice, or none, is named by its column letter; so are cells beyond the last heading.
+    """
+    wanted = list(row_numbers)
+    place = pd.Index(raw.frame["row_number"].to_numpy()).get_indexer(pd.Index(wanted))
+    found = [(number, int(at)) for number, at in zip(wanted, place, strict=True) if at >= 0]
+    by_position = {_ordinal(raw.letters[name]): raw.frame[name] for name in raw.columns}
+    by_position |= {int(position): raw.other[position] for position in raw.other.columns}
+    names = _distinct(raw.headings)
+    columns = {
+        names[position]: by_position[position].iloc[[at for _, at in found]].tolist()
+        for position in sorted(by_position)
+    }
+    rows: list[dict[str, object]] = []
+    for index, (number, _) in enumerate(found):
+        cells = {name: shown(values[index]) for name, values in columns.items() if name or values[index]}
+        beyond = raw.ragged[number].cells[len(raw.headings) :] if number in raw.ragged else ()
+        cells |= {letter(len(raw.headings) + extra): text for extra, text in enumerate(beyond, start=1)}
+        rows.append({"row_number": number, "cells": cells})
+    return rows
+
+
+@dataclass(frozen=True)
+class _Choice:
+    grid: Grid
+    header_row: int
+    match: HeaderMatch
+    head: Sequence[Sequence[str]]
+
+
+def _grids(path: Path, contract: FeedContract) -> Iterator[Grid]:
+    try:
+        with path.open("rb") as file:
+            start = file.read(4096)
+    except OSError as error:
+        raise NotText(f"it cannot be opened: {error.strerror}") from error
+    if not start:
+        raise NotText("it is empty (0 bytes)")
+    if start.startswith(b"PK\x03\x04"):
+        yield from read_sheets(path, contract.dialect, is_xlsx=_is_xlsx(path))
+    elif start.startswith(_OLE):
+        yield from read_sheets(path, contract.dialect, is_xlsx=False)
+    else:
+        _refuse_what_only_looks_like_a_table(path, start)
+        yield from _texts(path, contract)
+
+
+def _is_xlsx(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as package:
+            names = set(package.namelist())
+    except (zipfile.BadZipFile, OSError) as error:
+        raise NotAWorkbook(
+            "it is a damaged ZIP package, so not a readable workbook (was it cut off in transfer?)"
+        ) from error
+    if not names & {"xl/workbook.xml", "xl/workbook.bin", "content.xml"}:
+        raise NotAWorkbook("it is a ZIP package but not a workbook")
+    return "xl/workbook.xml" in names
+
+
+def _refuse_what_only_looks_like_a_table(path: Path, start: bytes) -> None:
+    begin = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if begin.startswith(_MARKUP):
+        raise NotText(f"it is a web page or XML text, although it is called {path.suffix or 'a table'}")
+    for mark, name in _OTHERS.items():
+        if start.startswith(mark):
+            raise NotText(f"it is {name}, not a table")
+    if start.startswith(_OLD_EXCEL):
+        raise NotAWorkbook("it is a workbook of an Excel older than version 5")
+
+
+def _texts(path: Path, contract: FeedContract) -> Iterator[Grid]:
+    """Yield the ways to read a text file; the first encoding under which a header is recognised ends the search."""
+    found = False
+    ranks = alias_ranks(contract)
+    for encoding, text in decodings(path.read_bytes(), contract.dialect):
+        grids = [DelimitedText(text, delimiter, encoding) for delimiter in delimiters(contract.dialect)]
+        yield from grids
+        found = True
+        if any(_best_row(grid, contract, ranks).match.score[0] for grid in grids):
+            return
+    if not found:
+        tried = ", ".join(dict.fromkeys(("utf-8", *contract.dialect.encodings)))
+        raise NotText(f"its bytes are not text in any encoding of the contract ({tried})")
+
+
+def _best_row(grid: Grid, contract: FeedContract, ranks: Mapping[str, tuple[str, int]]) -> _Choice:
+    head = grid.head(contract.dialect.header_depth)
+    best = _Choice(grid, 0, HeaderMatch({}, (), contract.column_names), head)
+    for number, cells in enumerate(head, start=1):
+        match = match_header(cells, contract, ranks)
+        if match.score > best.match.score:
+            best = _Choice(grid, number, match, head)
+    return best
+
+
+def _choose(path: Path, grids: Sequence[Grid], contract: FeedContract) -> _Choice:
+    """Return the sheet or dialect, and the row in it, that matches the contract best; of equals the first."""
+    ranks = alias_ranks(contract)
+    choices = [_best_row(grid, contract, ranks) for grid in grids]
+    best = max(choices, key=lambda choice: choice.match.score)
+    if best.match.missing or not best.match.positions:
+        raise FileRefused(path.name, _header_reasons(best, contract), hint=_header_hint(contract))
+    if best.match.conflicts:
+        raise FileRefused(path.name, best.match.conflicts, hint="Rename one of the headings and send the file again.")
+    return best
+
+
+def _header_hint(contract: FeedContract) -> str:
+    return (
+        f"If the sender uses other headings, add them as aliases in a contract that extends {contract.name}; "
+        f"`kontor contracts template {contract.name}` writes a file with the expected headings."
+    )
+
+
+def _header_reasons(best: _Choice, contract: FeedContract) -> list[str]:
+    depth = contract.dialect.header_depth
+    if not best.match.positions:
+        return [f"no row among the first {min(depth, len(best.head))} holds a heading that {contract.name} knows"]
+    reasons = []
+    for name in best.match.missing:
+        column = contract.column(name)
+        known = ", ".join(dict.fromkeys((column.heading, *column.aliases[:4])))
+        reasons.append(f"required column {name} not found (known as {known}, …)")
+    seen = ", ".join(repr(_clean(cell)) for cell in best.head[best.header_row - 1] if _clean(cell))
+    sheet = f" of sheet {best.grid.sheet!r}" if best.grid.sheet else ""
+    return [*reasons, f"headings seen in row {best.header_row}{sheet}: {seen}"]
+
+
+def _clean(cell: str) -> str:
+    return " ".join(shown(cell).replace("\\ufeff", "").replace("\ufeff", "").split())
+
+
+def _table(path: Path, contract: FeedContract, choice: _Choice) -> RawTable:
+    header = choice.head[choice.header_row - 1]
+    headings = tuple(_clean(cell) for cell in header)
+    body = choice.grid.body(choice.header_row, len(headings))
+    headings += ("",) * (len(body.columns) - len(headings))
+    positions = choice.match.positions
+    keep, totals, blank_rows = _sift(body, positions, headings, contract)
+    frame = _frame({name: body.columns[at] for name, at in positions.items()}, body.row_numbers, keep)
+    known = set(positions.values())
+    other = {str(at): column for at, column in enumerate(body.columns) if at not in known}
+    raw = RawTable(
+        file_name=path.name,
+        sheet=choice.grid.sheet,
+        header_row=choice.header_row,
+        columns={name: headings[at] for name, at in positions.items()},
+        letters={name: letter(at + 1) for name, at in positions.items()},
+        frame=frame,
+        titles=tuple(_titles(choice)),
+        totals=totals,
+        unknown_columns=tuple(headings[at] for at in choice.match.unknown),
+        blank_rows=blank_rows,
+        encoding=getattr(choice.grid, "encoding", None),
+        delimiter=getattr(choice.grid, "delimiter", None),
+        tells_errors=choice.grid.tells_errors,
+        ragged={number: row for number, row in body.ragged.items() if not _is_total_number(totals, number)},
+        headings=headings,
+        other=_frame(other, None, keep),
+    )
+    _refuse_no_rows(raw, contract)
+    return raw
+
+
+def _is_total_number(totals: Sequence[TotalsRow], number: int) -> bool:
+    return any(row.row_number == number for row in totals)
+
+
+def _frame(columns: Mapping[str, pa.Array], numbers: pa.Array | None, keep: pa.Array | None) -> pd.DataFrame:
+    named = dict(columns) | ({"row_number": numbers} if numbers is not None else {})
+    table = pa.table(named)
+    if keep is not None and named:
+        table = table.filter(keep)
+    return table.to_pandas(types_mapper=pd.ArrowDtype)
+
+
+def _titles(choice: _Choice) -> Iterator[str]:
+    """Yield the text of each row above the header that says something; typed dates as ISO text."""
+    for cells in choice.head[: choice.header_row - 1]:
+        text = " ".join(shown(cell).strip() for cell in cells if shown(cell).strip() or cell.startswith(DATE))
+        if text:
+            yield text
+
+
+def _sift(
+    body: Body, positions: Mapping[str, int], headings: Sequence[str], contract: FeedContract
+) -> tuple[pa.Array | None, tuple[TotalsRow, ...], int]:
+    """Return which rows are rows of data (None = all), the totals rows, and how many rows are blank.
+
+    Only rows in which nearly all identifying cells are blank can be either, so only those are looked at one by one.
+    """
+    identifying = [positions[name] for name in _identifying(contract) if name in positions]
+    drop: list[int] = []
+    totals: list[TotalsRow] = []
+    for index in _suspects(body, identifying):
+        cells = [column[index].as_py() for column in body.columns]
+        filled = [at for at, cell in enumerate(cells) if shown(cell).strip(" \t\r\n\u00a0\u200b\ufeff")]
+        number = body.row_numbers[index].as_py()
+        if not filled and number not in body.ragged:
+            drop.append(index)
+        elif filled and _is_totals(cells, filled, identifying, contract):
+            drop.append(index)
+            names = {at: name for name, at in positions.items()}
+            totals.append(TotalsRow(number, {names.get(at, headings[at]): cells[at] for at in filled}))
+    if not drop:
+        return None, (), 0
+    size = len(body.row_numbers)
+    dropped = pc.is_in(pa.array(range(size), pa.int64()), value_set=pa.array(drop, pa.int64()))
+    return pc.invert(dropped), tuple(totals), len(drop) - len(totals)
+
+
+def _identifying(contract: FeedContract) -> list[str]:
+    """Return the columns without which a row means nothing: the key and what else is required, money apart."""
+    needed = [column.name for column in contract.columns if column.required and column.kind != "money"]
+    return list(dict.fromkeys((*contract.key, *needed)))
+
+
+def _suspects(body: Body, identifying: Sequence[int]) -> list[int]:
+    """Return the indexes of rows in which at most one identifying cell is filled."""
+    if not len(body.row_numbers):
+        return []
+    first = [pc.match_substring_regex(body.columns[at], _BLANK) for at in identifying[:2]]
+    either = first[0] if len(first) == 1 else pc.or_(first[0], first[1])
+    indexes = pc.indices_nonzero(either)
+    filled = pa.array([0] * len(indexes), pa.int64())
+    for at in identifying:
+        blank = pc.match_substring_regex(body.columns[at].take(indexes), _BLANK)
+        filled = pc.add(filled, pc.invert(blank).cast(pa.int64()))
+    chosen: list[int] = indexes.filter(pc.less_equal(filled, 1)).to_pylist()
+    return chosen
+
+
+def _is_totals(cells: Sequence[str], filled: Sequence[int], identifying: Sequence[int], contract: FeedContract) -> bool:
+    """Return whether the first filled cell is a totals marker and no other identifying cell is filled."""
+    words = fold_words(shown(cells[filled[0]]))
+    if any(at in identifying for at in filled[1:]):
+        return False
+    return any(words == marker or words.startswith(f"{marker} ") for marker in map(fold_words, contract.dialect.totals))
+
+
+def _refuse_no_rows(raw: RawTable, contract: FeedContract) -> None:
+    """An empty list is believed only of a snapshot whose totals row says zero; a truncated file must not settle anything."""
+    if len(raw.frame):
+        return
+    money = [column.name for column in contract.columns if column.kind == "money"]
+    said = [row.cells[name] for row in raw.totals for name in money if name in row.cells]
+    if contract.mode == "snapshot" and said and all(_is_zero(text) for text in said):
+        return
+    raise FileRefused(
+        raw.file_name,
+        [f"no row below the header in row {raw.header_row}; an empty list is taken only with a totals row of 0"],
+        hint="If nothing is open, the sender adds a totals row that says 0; otherwise ask for the complete file.",
+    )
+
+
+def _is_zero(text: str) -> bool:
+    digits = [character for character in shown(text) if character.isdigit()]
+    return bool(digits) and set(digits) == {"0"}
+
+
+def _ordinal(letters: str) -> int:
+    number = 0
+    for character in letters:
+        number = number * 26 + ord(character) - 64
+    return number - 1
+
+
+def _distinct(headings: Sequence[str]) -> list[str]:
+    """Return a name for each position: its heading, with the letter where that alone would be ambiguous."""
+    return [
+        heading if heading and headings.count(heading) == 1 else f"{heading} [{letter(at + 1)}]".lstrip()
+        for at, heading in enumerate(headings)
+    ]
