@@ -4,7 +4,7 @@ Everything it writes is under ``KONTOR_HOME/prefect`` (mode 0700):
 
     server.lock     held by whoever starts or stops the server, so that two at once make one
     server.pid      written by the server's own process before it becomes Python
-    server.json     port, and a digest of the settings the server was started with
+    server.json     port, a digest of the settings the server was started with, and whether it has answered
     server.log      this run's output; the two runs before are server.log.1 and server.log.2
     ui/             the web pages, unpacked by Prefect (never into the installed package)
 
@@ -32,7 +32,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -43,6 +43,7 @@ LOGS_KEPT = 3
 _APP = "prefect.server.api.server:create_app"
 _ATTEMPTS = 3
 _POLL_SECONDS = 0.1
+_FROZEN_AFTER_SECONDS = 10
 
 Progress = Callable[[str], None]
 
@@ -66,6 +67,7 @@ class _Record:
 
     port: int
     digest: str
+    ready: bool = False  # it has answered once: from then on silence means trouble, not a slow start
 
 
 def _quiet(_message: str) -> None:
@@ -131,8 +133,8 @@ def stop_prefect(home: Path, *, timeout_seconds: float = 30) -> bool:
 def prefect_environment(server: PrefectServer, home: Path) -> dict[str, str]:
     """Return the environment variables for a process that runs flows against this server.
 
-    They are to be laid over the caller's own environment. A flow's heartbeat is sent every 30 seconds, so that a
-    killed run can be told from a long one.
+    They are to be laid over the caller's own environment, in this process before Prefect is first imported: it reads
+    its settings then. A flow's heartbeat is sent every 30 seconds, so that a killed run can be told from a long one.
     """
     folder = home.absolute() / "prefect"
     return {
@@ -230,15 +232,21 @@ def _holder(lock_file: str) -> str:
 def _read_record(folder: Path) -> _Record | None:
     try:
         raw = json.loads((folder / "server.json").read_text())
-        return _Record(port=int(raw["port"]), digest=str(raw["digest"]))
+        return _Record(port=int(raw["port"]), digest=str(raw["digest"]), ready=bool(raw.get("ready")))
     except (OSError, ValueError, KeyError, TypeError):
         return None  # absent or torn: as if there had been no server
 
 
 def _write_record(folder: Path, record: _Record) -> None:
     draft = folder / "server.json.new"
-    draft.write_text(json.dumps({"port": record.port, "digest": record.digest}))
+    draft.write_text(json.dumps(asdict(record)))
     draft.replace(folder / "server.json")
+
+
+def _remember_ready(folder: Path) -> None:
+    record = _read_record(folder)
+    if record is not None and not record.ready:
+        _write_record(folder, replace(record, ready=True))
 
 
 def _choose_port(folder: Path, *, fresh: bool) -> int:
@@ -353,11 +361,15 @@ def _reuse(folder: Path, digest: str, deadline: float, progress: Progress) -> Pr
     if _living_pid(folder) is None:
         return None  # a record and a process number may be there; they are a crash's, and the launch replaces them
     if record is not None and record.digest == digest:
-        now = time.monotonic()  # half of what is left, so that the other half is enough to replace it
-        with suppress(DependencyDown):
-            return _await_ready(folder, record.port, now + (deadline - now) / 2, progress)
+        now = time.monotonic()
+        patience = _FROZEN_AFTER_SECONDS if record.ready else deadline - now
+        try:
+            return _await_ready(folder, record.port, min(deadline, now + patience), progress)
+        except DependencyDown:
+            if not record.ready:
+                raise
     progress("Prefect's server runs with other settings or does not answer; it is replaced")
-    _end(folder, time.monotonic() + 10)
+    _end(folder, time.monotonic() + 5)
     return None
 
 
@@ -368,6 +380,7 @@ def _await_ready(folder: Path, port: int, deadline: float, progress: Progress) -
         if _answers(port, "/api/health", 2) and _answers(port, "/api/ready", 5):
             pid = _living_pid(folder)
             if pid is not None:
+                _remember_ready(folder)
                 return _server(folder, port, pid)
         if now - begun > 1 and _living_pid(folder) is None:  # the first second belongs to the shell
             return None
