@@ -114,7 +114,12 @@ def _due_before_issue(row: Row) -> list[Row]:
 
 
 def _unknown_currency(row: Row) -> list[Row]:
-    return [row.but(Blemish("currency", "unknown_currency"), currency="EURO?")]
+    return [row.but(Blemish("currency", "unknown_currency"), currency="EUX")]
+
+
+def _doubted_currency(row: Row) -> list[Row]:
+    """Whoever typed it was not sure; nobody else may be."""
+    return [row.but(Blemish("currency", "doubted_currency"), currency="EURO?")]
 
 
 def _error_cell(row: Row) -> list[Row]:
@@ -167,6 +172,7 @@ _PLANT: dict[str, Callable[[Row], list[Row]]] = {
     "lost_year": _lost_year,
     "due_before_issue": _due_before_issue,
     "unknown_currency": _unknown_currency,
+    "doubted_currency": _doubted_currency,
     "error_cell": _error_cell,
     "missing_number": _missing_invoice_number,
     "duplicate_number": _duplicate_number,

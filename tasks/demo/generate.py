@@ -45,7 +45,7 @@ DIRT: dict[date, tuple[str, ...]] = {
     MONDAYS[0]: ("nbsp_amount", "parenthesised_amount"),
     MONDAYS[2]: ("text_in_amount", "impossible_date", "unknown_customer"),
     MONDAYS[3]: ("missing_number", "lost_year", "nbsp_amount", "parenthesised_amount"),
-    MONDAYS[6]: ("due_before_issue", "unknown_currency", "error_cell"),
+    MONDAYS[6]: ("due_before_issue", "doubted_currency", "error_cell"),
     MONDAYS[7]: ("duplicate_number", "text_in_amount", "nbsp_amount"),
     MONDAYS[10]: ("impossible_date", "missing_number", "lost_year", "error_cell"),
     MONDAYS[11]: ("unknown_customer", "text_in_amount", "unknown_currency", "parenthesised_amount"),

@@ -168,8 +168,8 @@ def _total_rows(layout: Layout, totals: Totals) -> list[list[Cell]]:
     """One totals row per currency: money of two currencies is never added up."""
     rows: list[list[Cell]] = []
     for currency, (amount, open_amount) in sorted(totals.items()):
-        known: dict[str, Cell] = {"currency": currency, "amount": amount, "open_amount": open_amount}
-        rows.append([_TOTAL[layout.language], *(known.get(name) for name in layout.columns[1:])])
+        known: dict[str, Cell] = {"amount": amount, "open_amount": open_amount}
+        rows.append([f"{_TOTAL[layout.language]} {currency}", *(known.get(name) for name in layout.columns[1:])])
     return rows
 
 

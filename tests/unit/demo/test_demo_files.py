@@ -67,8 +67,8 @@ def listed(path: Path) -> tuple[list[Listed], list[dict[str, object]]]:
     totals: list[dict[str, object]] = []
     for number, row in enumerate(rows[header + 1 :], start=header + 2):
         cells = {name: value for name, value in zip(names, row, strict=False) if name}
-        if row[0] in ("Total", "Общо"):
-            totals.append(cells)
+        if marker := re.fullmatch("(?:Total|Общо) ([A-Z]{3})", str(row[0])):
+            totals.append({**cells, "currency": marker[1]})
         elif any(value != "" for value in row):
             data.append(Listed(number, cells))
     return data, totals
@@ -213,7 +213,8 @@ def test_every_planted_cell_is_where_it_is_said_to_be(demo: DemoFiles) -> None:
         "impossible_date": r"31\.0[29]\.2026",
         "lost_year": r"\d\d\.\d\d\.",
         "due_before_issue": r"2025-\d\d-\d\d",
-        "unknown_currency": r"EURO\?",
+        "unknown_currency": "EUX",
+        "doubted_currency": r"EURO\?",
         "error_cell": r"#N/A|",
         "missing_number": "",
         "duplicate_number": r"\d{10}",
