@@ -8,18 +8,23 @@ one of ours that says what kind it was and where it arose, and nothing else. The
     StatementFailed     a statement the database refused: SQLSTATE, table and constraint, never a value
     Unexpected          any other error, by its type and place: a bug
 
+What cannot quote data is kept: identifiers in a statement (SQLSTATE class 42), names of attributes and modules, the
+operating system's words about a file.
+
 A state in Prefect is a picture of the work, not the memory of it: publishing that fails is logged, not raised.
 """
 
 from __future__ import annotations
 
 import functools
+import getpass
 import json
 import logging
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from contextvars import ContextVar
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -56,6 +61,9 @@ R = TypeVar("R")
 Fact = int | str | Decimal | date | UUID | None
 OnChange = Callable[[int, int], None]
 
+# Who draws a progress bar beside the artifact, if anyone does; the command line sets it.
+progress_listener: ContextVar[OnChange | None] = ContextVar("progress_listener", default=None)
+
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
 # Never cached, never stored: what was done is in our tables, and a stored result would hold customers' data.
@@ -71,13 +79,15 @@ _TRY_AGAIN = ("40001", "40P01", "55P03")  # serialisation, deadlock, lock time-o
 class StatementFailed(KontorError):
     """The database refused a statement; ``transient`` when another transaction was in the way."""
 
-    def __init__(self, kind: str, sqlstate: str | None, table: str | None, constraint: str | None) -> None:
+    def __init__(
+        self, kind: str, sqlstate: str | None, table: str | None = None, constraint: str | None = None, said: str = ""
+    ) -> None:
         self.sqlstate, self.table, self.constraint = sqlstate, table, constraint
         self.transient = sqlstate in _TRY_AGAIN
         place = "".join(f", {name} {value}" for name, value in (("table", table), ("constraint", constraint)) if value)
         super().__init__(
-            f"The database refused a statement: {kind} (SQLSTATE {sqlstate or 'none'}{place})."
-            " Its transaction was rolled back.",
+            f"The database refused a statement: {kind} (SQLSTATE {sqlstate or 'none'}{place})"
+            f"{said and ': '}{said}. Its transaction was rolled back.",
             hint="run the flow again; it goes on where it was" if self.transient else "see docs/runbooks for this flow",
         )
 
@@ -85,10 +95,10 @@ class StatementFailed(KontorError):
 class Unexpected(KontorError):
     """An error that nobody foresaw; its own text is withheld because it may quote data."""
 
-    def __init__(self, kind: str, place: str) -> None:
+    def __init__(self, kind: str, place: str, said: str = "") -> None:
         self.kind, self.place = kind, place
         super().__init__(
-            f"Unexpected {kind} at {place}; its text is withheld because it may quote data.",
+            f"Unexpected {kind} at {place}: {said or 'its text is withheld because it may quote data'}.",
             hint="this is a bug: report it with the traceback of the run's log",
         )
 
@@ -112,7 +122,15 @@ def _translated(error: Exception) -> KontorError:
         return _from_database(error.orig or error, lost=error.connection_invalidated)
     if isinstance(error, psycopg.Error):
         return _from_database(error, lost=False)
-    return Unexpected(type(error).__qualname__, _place(error.__traceback__))
+    return Unexpected(type(error).__qualname__, _place(error.__traceback__), _harmless_text(error))
+
+
+def _harmless_text(error: Exception) -> str:
+    if isinstance(error, AttributeError | NameError | ImportError):
+        return without_personal_data(str(error))
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror} ({Path(error.filename).name})" if isinstance(error.filename, str) else error.strerror
+    return ""
 
 
 def _from_database(error: BaseException, *, lost: bool) -> KontorError:
@@ -125,8 +143,12 @@ def _from_database(error: BaseException, *, lost: bool) -> KontorError:
             hint="look at `kontor status`; when the database is back, run the flow again",
         )
     named = error.diag if isinstance(error, psycopg.Error) else None
-    table = ".".join(part for part in (named.schema_name, named.table_name) if part) if named else None
-    return StatementFailed(type(error).__name__, sqlstate, table, named.constraint_name if named else None)
+    if named is None:
+        return StatementFailed(type(error).__name__, sqlstate)
+    table = ".".join(part for part in (named.schema_name, named.table_name) if part)
+    # Class 42 is about the statement's own words, such as a column that is missing or a right that is not granted.
+    said = without_personal_data(named.message_primary or "") if (sqlstate or "").startswith("42") else ""
+    return StatementFailed(type(error).__name__, sqlstate, table, named.constraint_name, said)
 
 
 def _place(trace: TracebackType | None) -> str:
@@ -262,6 +284,11 @@ def open_run(
     return ledger.open_run(
         engine, flow_name, as_of=as_of, dry_run=dry_run, prefect_run_id=prefect_run_id(), actor=actor
     )
+
+
+def current_actor() -> str:
+    """The operating system's account that this process works for, as the run ledger names it."""
+    return getpass.getuser()
 
 
 @contextmanager
