@@ -23,6 +23,7 @@ from configs.settings import PROJECT_ROOT, Settings
 from data_contracts.tables import SCHEMAS
 from tasks.errors import DependencyDown, Refused
 from tasks.local_stack import LocalPostgres, find_postgres, start_postgres
+from tasks.rules import seed_rules
 
 DATABASE = "kontor"
 PREFECT_DATABASE = "prefect"
@@ -169,6 +170,7 @@ def upgrade(settings: Settings, progress: Progress = _silent) -> None:
         command.upgrade(_alembic(connection), "head")
         for script in view_scripts():
             _run_script(connection, script)
+        seed_rules(connection)
         _settle_installation(connection, settings)
 
 

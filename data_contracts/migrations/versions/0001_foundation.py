@@ -450,11 +450,16 @@ def _create_tables() -> None:
         sa.Column("author", sa.Text(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("ended_by", sa.Text(), nullable=True),
+        sa.Column("end_reason", sa.Text(), nullable=True),
         postgresql.ExcludeConstraint(
             (sa.column("organization_id"), "="),
             (sa.column("valid"), "&&"),
             using="gist",
             name="payer_class_override_no_overlap",
+        ),
+        sa.CheckConstraint(
+            "(ended_by is null) = (end_reason is null)", name=op.f("payer_class_override_ended_check")
         ),
         sa.CheckConstraint(
             "payer_class in ('strict', 'hesitant', 'disloyal', 'unrated')",
