@@ -137,7 +137,6 @@ def _bootstrap(admin_url: URL) -> None:
             if name not in have:
                 connection.exec_driver_sql(f'create database "{name}" owner "{owner}"')
                 connection.exec_driver_sql(f'revoke all on database "{name}" from public')
-        connection.exec_driver_sql(f'grant connect on database "{DATABASE}" to {FLOWS}, {RETENTION}, {FINANCE}')
 
 
 def _run_script(connection: Connection, script: Path) -> None:

@@ -20,7 +20,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from data_contracts.tables.base import metadata
 
@@ -46,6 +46,7 @@ feed_files = Table(
     Column("byte_size", BigInteger, nullable=False),
     Column("as_of", Date),
     Column("revision", Integer, nullable=False, server_default=text("1")),
+    Column("columns", ARRAY(Text), nullable=False, server_default=text("'{}'")),
     Column("state", Text, nullable=False),
     *(_count(name) for name in COUNTS),
     _count("warned"),
@@ -53,6 +54,7 @@ feed_files = Table(
     _count("reopened"),
     Column("totals", JSONB, nullable=False, server_default=text("'{}'")),
     Column("refusal", JSONB, nullable=False, server_default=text("'[]'")),
+    Column("classification_pending", Boolean, nullable=False, server_default=text("false")),
     Column("run_id", BigInteger, ForeignKey("ops.run_ledger.run_id"), nullable=False),
     Column("received_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     CheckConstraint("mode in ('snapshot', 'ledger', 'records')", name="mode"),

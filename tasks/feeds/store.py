@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from datetime import date
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -19,9 +20,9 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from data_contracts.tables import metadata
 from tasks.errors import FileRefused, Refused
-from tasks.feeds.casting import CastTable, raw_rows
+from tasks.feeds.casting import CastTable
 from tasks.feeds.contracts import FeedContract, RowCheck
-from tasks.feeds.reading import RawTable
+from tasks.feeds.reading import RawTable, raw_rows
 
 ITEM_KEY_COLUMN = {"staged_items": "invoice_number"}
 
@@ -37,14 +38,21 @@ class Fingerprint:
 
 @dataclass(frozen=True)
 class StagedFile:
-    """A file that is registered and whose good rows stand in ``staging``, ready to be applied."""
+    """A file that is registered and whose good rows stand in ``staging``, ready to be applied.
+
+    Rows to leave out stand in the temporary table ``row_fate``. ``columns`` are the ones the file speaks about: what
+    it has no column for is left as it is. ``replaces``: an earlier revision of this snapshot was in force until now.
+    """
 
     feed_file_id: int
-    contract: FeedContract
+    feed: str
+    source: str
     staging: str
     as_of: date
     revision: int
-    replaces: bool  # an earlier revision of the same snapshot was in force until now
+    columns: frozenset[str]
+    creates_customers: bool = False
+    replaces: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,14 +66,22 @@ class Applied:
     settled: int = 0
     reopened: int = 0
 
+    @property
+    def rows(self) -> int:
+        """How many rows were applied."""
+        return self.inserted + self.updated + self.unchanged + self.superseded
+
 
 @dataclass(frozen=True)
 class FileOutcome:
-    """What became of a file: ``state`` is applied, superseded or known; the counts add up to ``rows_read``."""
+    """What became of a file: ``state`` is applied, superseded, known (taken in before) or refused.
+
+    The counts add up to ``rows_read``. ``reasons`` and ``hint`` are a refused file's.
+    """
 
     file_name: str
     contract: str
-    as_of: date
+    as_of: date | None
     state: str
     rows_read: int = 0
     inserted: int = 0
@@ -76,10 +92,18 @@ class FileOutcome:
     settled: int = 0
     reopened: int = 0
     warned: int = 0
+    reasons: tuple[str, ...] = ()
+    hint: str = ""
+    dry_run: bool = False
 
     def counts(self) -> dict[str, int]:
         """The counts by name."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.type == "int"}
+        return {name: getattr(self, name) for name in self.count_names()}
+
+    @classmethod
+    def count_names(cls) -> list[str]:
+        """The names of the counts, in order."""
+        return [f.name for f in fields(cls) if f.type == "int"]
 
 
 Apply = Callable[[Connection, StagedFile], Applied]
@@ -103,7 +127,7 @@ def take_in(
     Raises:
         FileRefused: the same content came under another date, or two different files claim the same one.
     """
-    _serialise(connection, contract)
+    _serialise(connection, contract.feed)
     known = _known_outcome(connection, contract, fingerprint, as_of)
     if known is not None:
         return known
@@ -112,21 +136,124 @@ def take_in(
         return _register_superseded(connection, contract, fingerprint, as_of, revision, run_id, len(cast.frame))
     replaces = _retire_older_revision(connection, contract, as_of)
     feed_file_id = _register(connection, contract, fingerprint, as_of, revision, run_id, raw)
-    staged = StagedFile(feed_file_id, contract, staging_table(contract), as_of, revision, replaces)
+    staged = StagedFile(
+        feed_file_id=feed_file_id,
+        feed=contract.feed,
+        source=contract.source,
+        staging=staging_table(contract.feed),
+        as_of=as_of,
+        revision=revision,
+        columns=spoken_columns(contract, raw),
+        creates_customers=contract.missing_customer == "create",
+        replaces=replaces,
+    )
     _stage(connection, staged, cast.frame)
-    warned = _judge(connection, staged, raw, cast)
+    warned = _judge(connection, staged, contract, raw, cast)
     fates = _count_fates(connection)
     applied = apply(connection, staged)
-    outcome = _outcome(fingerprint, staged, len(cast.frame), fates, applied, warned)
+    outcome = _outcome(fingerprint, contract, as_of, len(cast.frame), fates, applied, warned)
     _write_counts(connection, feed_file_id, outcome)
-    connection.exec_driver_sql(f"truncate {staged.staging}")
+    _clear_staging(connection, staged.staging)
     return outcome
 
 
-def staging_table(contract: FeedContract) -> str:
-    """The unlogged table that a feed's rows are judged in."""
-    by_feed = {"open_items": "staged_items", "settled_items": "staged_items"}
-    return "landing." + by_feed.get(contract.feed, f"staged_{contract.feed}")
+def spoken_columns(contract: FeedContract, raw: RawTable) -> frozenset[str]:
+    """The columns a file says something about: those it has, and those its contract fills in."""
+    filled = {
+        column.name
+        for column in contract.columns
+        if column.constant is not None or column.default is not None or column.default_from is not None
+    }
+    return frozenset(raw.columns) | filled
+
+
+def staging_table(feed: str) -> str:
+    """The unlogged table in which a feed's rows are judged."""
+    return {
+        "open_items": "landing.staged_items",
+        "settled_items": "landing.staged_items",
+        "organizations": "landing.staged_organizations",
+        "contacts": "landing.staged_contacts",
+    }[feed]
+
+
+@dataclass(frozen=True)
+class AwaitingFile:
+    """A file with quarantined rows whose customer has arrived since."""
+
+    feed_file_id: int
+    feed: str
+
+
+def find_awaiting(connection: Connection, feeds: Sequence[str]) -> list[AwaitingFile]:
+    """The files of these feeds with rows to replay now, oldest business date first."""
+    rows = connection.execute(
+        text(
+            "select distinct f.feed_file_id, f.feed, f.as_of from landing.quarantined_rows q"
+            " join landing.feed_files f using (feed_file_id)"
+            " join crm.organizations o on o.customer_number = q.customer_number"
+            " where q.state = 'open' and q.awaits_customer and f.feed = any(:feeds) and f.state = 'applied'"
+            " order by f.as_of, f.feed_file_id"
+        ),
+        {"feeds": list(feeds)},
+    ).all()
+    return [AwaitingFile(row.feed_file_id, row.feed) for row in rows]
+
+
+def replay_awaiting(connection: Connection, file: AwaitingFile, *, run_id: int, apply: Apply) -> Applied:
+    """Take the rows of a file whose customer has arrived out of quarantine, as if the customer had been there.
+
+    The file's counts move with them, so that they still add up.
+    """
+    staging = staging_table(file.feed)
+    _serialise(connection, file.feed)
+    _clear_staging(connection, staging)
+    _create_fates(connection)
+    replayed = connection.execute(
+        text(
+            "with back as ("
+            " update landing.quarantined_rows q set state = 'replayed', resolved_at = now(),"
+            " resolved_by_run_id = :run_id"
+            " from crm.organizations o where o.customer_number = q.customer_number"
+            " and q.feed_file_id = :feed_file_id and q.state = 'open' and q.awaits_customer returning q.staged)"
+            f" insert into {staging} select r.* from back, jsonb_populate_record(null::{staging}, back.staged) r"
+        ),
+        {"run_id": run_id, "feed_file_id": file.feed_file_id},
+    ).rowcount
+    connection.exec_driver_sql(f"analyze {staging}")
+    applied = apply(connection, _staged_again(connection, file.feed_file_id))
+    connection.execute(
+        text(
+            "update landing.feed_files set quarantined = quarantined - :replayed, inserted = inserted + :inserted,"
+            " updated = updated + :updated, unchanged = unchanged + :unchanged, superseded = superseded + :superseded"
+            " where feed_file_id = :feed_file_id"
+        ),
+        {
+            "replayed": replayed,
+            "inserted": applied.inserted,
+            "updated": applied.updated,
+            "unchanged": applied.unchanged,
+            "superseded": applied.superseded,
+            "feed_file_id": file.feed_file_id,
+        },
+    )
+    _clear_staging(connection, staging)
+    return applied
+
+
+def _staged_again(connection: Connection, feed_file_id: int) -> StagedFile:
+    row = connection.execute(
+        text("select feed, source, as_of, revision, columns from landing.feed_files where feed_file_id = :id"),
+        {"id": feed_file_id},
+    ).one()
+    return StagedFile(
+        feed_file_id, row.feed, row.source, staging_table(row.feed), row.as_of, row.revision, frozenset(row.columns)
+    )
+
+
+def _clear_staging(connection: Connection, staging: str) -> None:
+    connection.exec_driver_sql(f"truncate {staging}")
+    connection.exec_driver_sql("drop table if exists pg_temp.row_fate")
 
 
 def record_refusal(
@@ -154,9 +281,9 @@ def record_refusal(
     )
 
 
-def _serialise(connection: Connection, contract: FeedContract) -> None:
+def _serialise(connection: Connection, feed: str) -> None:
     """Let one file of a feed in at a time, whichever flow or command brings it."""
-    table = staging_table(contract)
+    table = staging_table(feed)
     connection.execute(text("select pg_advisory_xact_lock(hashtext(:key))"), {"key": f"kontor staging {table}"})
 
 
@@ -305,16 +432,17 @@ def _register(
         connection.execute(
             text(
                 "insert into landing.feed_files (contract, contract_version, contract_sha256, feed, source, mode,"
-                " file_name, sha256, byte_size, as_of, revision, state, totals, run_id)"
+                " file_name, sha256, byte_size, as_of, revision, columns, state, totals, run_id)"
                 " values (:contract, :contract_version, :contract_sha256, :feed, :source, :mode,"
-                " :file_name, :sha256, :byte_size, :as_of, :revision, 'applied', :totals, :run_id)"
+                " :file_name, :sha256, :byte_size, :as_of, :revision, :columns, 'applied', :totals, :run_id)"
                 " returning feed_file_id"
             ).bindparams(bindparam("totals", type_=JSONB)),
             {
                 **_identity(contract, fingerprint),
                 "as_of": as_of,
                 "revision": revision,
-                "totals": dict(raw.totals),
+                "columns": sorted(spoken_columns(contract, raw)),
+                "totals": [asdict(row) for row in raw.totals],
                 "run_id": run_id,
             },
         ).scalar_one()
@@ -324,9 +452,13 @@ def _register(
 def _stage(connection: Connection, staged: StagedFile, frame: pd.DataFrame) -> None:
     """Empty the staging table and COPY the typed rows into it, good and bad alike."""
     columns = [column.name for column in metadata.tables[staged.staging].columns if column.name in frame.columns]
-    connection.exec_driver_sql(f"truncate {staged.staging}")
+    _clear_staging(connection, staged.staging)
     copy_frame(connection, staged.staging, frame[columns])
     connection.exec_driver_sql(f"analyze {staged.staging}")
+    _create_fates(connection)
+
+
+def _create_fates(connection: Connection) -> None:
     connection.exec_driver_sql(
         "create temporary table row_fate (row_number integer primary key, fate text not null,"
         " reasons jsonb not null default '[]', awaits_customer boolean not null default false) on commit drop"
@@ -348,27 +480,25 @@ def copy_frame(connection: Connection, table: str, frame: pd.DataFrame) -> None:
         copy.write(buffer.getbuffer())
 
 
-def _judge(connection: Connection, staged: StagedFile, raw: RawTable, cast: CastTable) -> int:
+def _judge(connection: Connection, staged: StagedFile, contract: FeedContract, raw: RawTable, cast: CastTable) -> int:
     """Decide every row's fate and quarantine the bad ones with all their reasons; return the rows warned about."""
     reasons = [_reason_of_problem(row) for row in cast.problems.to_dict("records")]
-    failures = _failed_checks(connection, staged)
-    reasons += [
-        _reason_of_check(failure, raw, staged.contract) for failure in failures if failure.check.severity == "error"
-    ]
-    reasons += _key_collisions(connection, staged, raw)
-    awaiting = _unknown_customers(connection, staged, raw)
+    failures = _failed_checks(connection, staged, contract.checks)
+    reasons += [_reason_of_check(failure, raw) for failure in failures if failure.check.severity == "error"]
+    reasons += _key_collisions(connection, staged, contract, raw)
+    awaiting = [] if _creates_customers(contract) else _unknown_customers(connection, staged, raw)
     reasons += awaiting
     _write_fates(connection, reasons, {int(reason["row_number"]) for reason in awaiting})
     _quarantine(connection, staged, raw)
     return len({failure.row_number for failure in failures if failure.check.severity == "warn"})
 
 
-Reason = dict[str, str | int | None]
+Reason = dict[str, Any]
 
 
-def _reason_of_problem(problem: Mapping[str, object]) -> Reason:
+def _reason_of_problem(problem: Mapping[Any, Any]) -> Reason:
     return {
-        "row_number": int(str(problem["row_number"])),
+        "row_number": int(problem["row_number"]),
         "column_name": str(problem["column_name"]),
         "cell": str(problem["cell"]),
         "raw_value": None if problem["raw_value"] is None else str(problem["raw_value"]),
@@ -386,9 +516,8 @@ class FailedCheck:
     values: Mapping[str, str | None]
 
 
-def _failed_checks(connection: Connection, staged: StagedFile) -> list[FailedCheck]:
+def _failed_checks(connection: Connection, staged: StagedFile, checks: Sequence[RowCheck]) -> list[FailedCheck]:
     """Run all checks of the contract in one pass; a check whose value is unknown holds."""
-    checks = staged.contract.checks
     if not checks:
         return []
     flags = ", ".join(f"coalesce(not ({check.sql}), false) as check_{place}" for place, check in enumerate(checks))
@@ -396,7 +525,7 @@ def _failed_checks(connection: Connection, staged: StagedFile) -> list[FailedChe
     values = ", ".join(f"{column}::text as {column}" for column in columns)
     found = connection.execute(
         text(
-            f"select * from (select row_number, {flags}, {values}"  # noqa: S608 - from the contract, not from data
+            f"select * from (select row_number, {flags}, {values}"
             f" from (select s.*, cast(:as_of as date) as as_of from {staged.staging} s) s) judged"
             f" where {' or '.join(f'check_{place}' for place in range(len(checks)))} order by row_number"
         ),
@@ -410,27 +539,20 @@ def _failed_checks(connection: Connection, staged: StagedFile) -> list[FailedChe
     ]
 
 
-def _address(raw: RawTable, column: str, row_number: int) -> str:
-    return f"{raw.letters.get(column, '')}{row_number}"
-
-
-def _reason_of_check(failure: FailedCheck, raw: RawTable, contract: FeedContract) -> Reason:
+def _reason_of_check(failure: FailedCheck, raw: RawTable) -> Reason:
     column = failure.check.columns[-1]
     return {
         "row_number": failure.row_number,
         "column_name": column,
-        "cell": _address(raw, column, failure.row_number),
+        "cell": raw.cell(column, failure.row_number),
         "raw_value": failure.values[column],
         "code": failure.check.name,
-        "reason": failure.check.reason.format_map(
-            {k: v if v is not None else "nothing" for k, v in failure.values.items()}
-        ),
+        "reason": failure.check.reason.format_map({name: value or "nothing" for name, value in failure.values.items()}),
     }
 
 
-def _key_collisions(connection: Connection, staged: StagedFile, raw: RawTable) -> list[Reason]:
+def _key_collisions(connection: Connection, staged: StagedFile, contract: FeedContract, raw: RawTable) -> list[Reason]:
     """Rows of this file that claim the same key, each with the other's address; harmless copies are set aside."""
-    contract = staged.contract
     key = ", ".join(contract.key)
     present = " and ".join(f"{column} is not null" for column in contract.key)
     content = (
@@ -438,7 +560,7 @@ def _key_collisions(connection: Connection, staged: StagedFile, raw: RawTable) -
     )
     groups = connection.execute(
         text(
-            f"select array_agg(row_number order by row_number) as rows, count(distinct {content}) as contents"  # noqa: S608
+            f"select array_agg(row_number order by row_number) as rows, count(distinct {content}) as contents"
             f" from {staged.staging} where {present} group by {key} having count(*) > 1 order by 1"
         )
     ).all()
@@ -469,11 +591,11 @@ def _kept_of_group(contract: FeedContract, rows: Sequence[int], contents: int) -
 
 def _collision(raw: RawTable, contract: FeedContract, row: int, rows: Sequence[int]) -> Reason:
     column = contract.key[-1]
-    others = ", ".join(_address(raw, column, other) for other in rows if other != row)
+    others = ", ".join(raw.cell(column, other) for other in rows if other != row)
     return {
         "row_number": row,
         "column_name": column,
-        "cell": _address(raw, column, row),
+        "cell": raw.cell(column, row),
         "raw_value": None,
         "code": "duplicate_key",
         "reason": f"the same {' and '.join(contract.key)} also stands in {others}; only one of them can be right",
@@ -490,13 +612,15 @@ def _set_aside(connection: Connection, rows: Sequence[int]) -> None:
     )
 
 
+def _creates_customers(contract: FeedContract) -> bool:
+    return contract.feed == "organizations" or contract.missing_customer == "create"
+
+
 def _unknown_customers(connection: Connection, staged: StagedFile, raw: RawTable) -> list[Reason]:
-    """Rows whose customer is not there yet; they wait in quarantine, unless the contract creates customers."""
-    if staged.contract.feed == "organizations" or staged.contract.missing_customer == "create":
-        return []
+    """Rows whose customer is not there yet; they wait in quarantine."""
     rows = connection.execute(
         text(
-            f"select s.row_number, s.customer_number from {staged.staging} s"  # noqa: S608
+            f"select s.row_number, s.customer_number from {staged.staging} s"
             " where s.customer_number is not null and not exists"
             " (select from crm.organizations o where o.customer_number = s.customer_number) order by 1"
         )
@@ -505,7 +629,7 @@ def _unknown_customers(connection: Connection, staged: StagedFile, raw: RawTable
         {
             "row_number": row.row_number,
             "column_name": "customer_number",
-            "cell": _address(raw, "customer_number", row.row_number),
+            "cell": raw.cell("customer_number", row.row_number),
             "raw_value": row.customer_number,
             "code": "unknown_customer",
             "reason": "no customer has this number yet; the row is taken in by itself when the customer arrives",
@@ -517,7 +641,7 @@ def _unknown_customers(connection: Connection, staged: StagedFile, raw: RawTable
 def _write_fates(connection: Connection, reasons: Sequence[Reason], awaiting: set[int]) -> None:
     by_row: dict[int, list[Reason]] = {}
     for reason in reasons:
-        by_row.setdefault(int(str(reason["row_number"])), []).append(reason)
+        by_row.setdefault(int(reason["row_number"]), []).append(reason)
     if not by_row:
         return
     connection.execute(
@@ -551,7 +675,7 @@ def _quarantine(connection: Connection, staged: StagedFile, raw: RawTable) -> No
         text(
             "insert into landing.quarantined_rows (feed_file_id, row_number, customer_number, item_key, cells,"
             " staged, reasons, awaits_customer)"
-            f" select :feed_file_id, f.row_number, s.customer_number, {key}, r.cells, to_jsonb(s), f.reasons,"  # noqa: S608
+            f" select :feed_file_id, f.row_number, s.customer_number, {key}, r.cells, to_jsonb(s), f.reasons,"
             f" f.awaits_customer from row_fate f join {staged.staging} s using (row_number)"
             " join jsonb_to_recordset(:rows) as r(row_number integer, cells jsonb) using (row_number)"
             " where f.fate = 'quarantined'"
@@ -567,7 +691,8 @@ def _count_fates(connection: Connection) -> dict[str, int]:
 
 def _outcome(
     fingerprint: Fingerprint,
-    staged: StagedFile,
+    contract: FeedContract,
+    as_of: date,
     rows_read: int,
     fates: Mapping[str, int],
     applied: Applied,
@@ -575,8 +700,8 @@ def _outcome(
 ) -> FileOutcome:
     return FileOutcome(
         file_name=fingerprint.file_name,
-        contract=staged.contract.name,
-        as_of=staged.as_of,
+        contract=contract.name,
+        as_of=as_of,
         state="applied",
         rows_read=rows_read,
         inserted=applied.inserted,

@@ -58,7 +58,7 @@ def classify(connection: Connection, since: date) -> dict[str, int]:
     The counts are those of the newest day with a file; ``changed`` compares them with what stood there before.
     Works in the caller's transaction. What comes out the same keeps its ``decided_at``.
     """
-    connection.execute(text("select pg_advisory_xact_lock(hashtext('kontor payer classes'))"))
+    connection.execute(text("select pg_advisory_xact_lock(hashtext('kontor classification'))"))
     # A plan made for the day at hand: whether one customer or all are asked for decides which plan is good.
     connection.execute(text("set local plan_cache_mode = force_custom_plan"))
     _set_history_back(connection, since)

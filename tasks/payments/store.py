@@ -21,11 +21,11 @@ from sqlalchemy import Connection, text
 from tasks.feeds.store import Applied, StagedFile
 
 _CONTENT = "document_type, issued_on, due_on, currency, amount, open_amount, disputed, note"
-_ITEM = "row({prefix}document_type, {prefix}issued_on, {prefix}due_on, {prefix}currency, {prefix}amount, {prefix}open_amount, {prefix}disputed, {prefix}note)::crm.item"
 
 
-def _item(prefix: str = "") -> str:
-    return _ITEM.format(prefix=f"{prefix}." if prefix else "")
+def _item(alias: str) -> str:
+    """The content of a row as one comparable value."""
+    return "row(" + ", ".join(f"{alias}.{column}" for column in _CONTENT.split(", ")) + ")::crm.item"
 
 
 def apply_snapshot(connection: Connection, staged: StagedFile) -> Applied:
@@ -42,15 +42,44 @@ def apply_replayed(connection: Connection, staged: StagedFile) -> Applied:
 def apply_ledger(connection: Connection, staged: StagedFile) -> Applied:
     """Apply the good rows of a ledger: the whole life of each item, as far as the ledger's day knows it."""
     _create_missing_customers(connection, staged)
-    parameters = {"source": staged.contract.source, "feed_file_id": staged.feed_file_id, "as_of": staged.as_of}
+    parameters = {"source": staged.source, "feed_file_id": staged.feed_file_id, "as_of": staged.as_of}
     good = _stage_listed(connection)
     inserted = connection.execute(text(_INSERT_LEDGER_INVOICES), parameters).rowcount
     written = connection.execute(text(_MERGE_LEDGER_ENTRIES), {**parameters, "revision": staged.revision}).one()
     connection.execute(text(_REFRESH_LEDGER_INVOICES), parameters)
+    connection.exec_driver_sql("drop table listed")
+    _request_classification(connection, staged)
     updated = int(written.updated)
     superseded = int(written.superseded)
     return Applied(
         inserted=inserted, updated=updated, superseded=superseded, unchanged=good - inserted - updated - superseded
+    )
+
+
+def _request_classification(connection: Connection, staged: StagedFile) -> None:
+    """Leave word that classes must be decided again from this file's day on; a killed run leaves the word standing."""
+    connection.execute(
+        text("update landing.feed_files set classification_pending = true where feed_file_id = :feed_file_id"),
+        {"feed_file_id": staged.feed_file_id},
+    )
+
+
+def classification_due_since(connection: Connection) -> date | None:
+    """The earliest day from which payer classes must be decided again; None when they are up to date.
+
+    Until the transaction ends nobody else decides classes: two flows at once would decide the same days twice.
+    """
+    connection.execute(text("select pg_advisory_xact_lock(hashtext('kontor classification'))"))
+    since: date | None = connection.scalar(
+        text("select min(as_of) from landing.feed_files where classification_pending")
+    )
+    return since
+
+
+def settle_classification(connection: Connection) -> None:
+    """Take back the word, in the transaction that decided the classes."""
+    connection.execute(
+        text("update landing.feed_files set classification_pending = false where classification_pending")
     )
 
 
@@ -59,7 +88,7 @@ def _create_missing_customers(connection: Connection, staged: StagedFile) -> Non
 
     Such a customer's name follows the newest file; as soon as customer_import brings the customer, it is left alone.
     """
-    if staged.contract.missing_customer != "create":
+    if not staged.creates_customers:
         return
     connection.execute(
         text(_CREATE_CUSTOMERS),
@@ -90,7 +119,7 @@ def _stage_listed(connection: Connection) -> int:
     return int(connection.scalar(text("select count(*) from listed")) or 0)
 
 
-_LISTED = f"""
+_LISTED = """
 create temporary table listed on commit drop as
 select o.organization_id, s.customer_number, s.invoice_number, s.settled_date as settled_on,
        row(s.document_type, s.issue_date, s.due_date, s.currency, s.amount, s.open_amount,
@@ -98,13 +127,13 @@ select o.organization_id, s.customer_number, s.invoice_number, s.settled_date as
 from landing.staged_items s
 join crm.organizations o on o.customer_number = s.customer_number
 where not exists (select from row_fate f where f.row_number = s.row_number)
-"""  # noqa: S608, F541
+"""
 
 
 def _apply_observations(connection: Connection, staged: StagedFile, *, complete: bool) -> Applied:
     parameters = {
-        "source": staged.contract.source,
-        "feed": staged.contract.feed,
+        "source": staged.source,
+        "feed": staged.feed,
         "feed_file_id": staged.feed_file_id,
         "as_of": staged.as_of,
         "complete": complete,
@@ -122,6 +151,7 @@ def _apply_observations(connection: Connection, staged: StagedFile, *, complete:
     connection.execute(text(_UPSERT_STATES))
     moved = connection.execute(text(_UPDATE_INVOICES), parameters).one()
     _drop_temporary(connection)
+    _request_classification(connection, staged)
     rest = good - inserted - int(moved.updated)
     return Applied(
         inserted=inserted,
@@ -138,13 +168,14 @@ def _drop_temporary(connection: Connection) -> None:
 
 
 def _next_snapshot(connection: Connection, staged: StagedFile) -> date | None:
-    return connection.scalar(
+    following: date | None = connection.scalar(
         text(
             "select min(as_of) from landing.feed_files where feed = :feed and source = :source and as_of > :as_of"
             " and mode = 'snapshot' and state = 'applied'"
         ),
-        {"feed": staged.contract.feed, "source": staged.contract.source, "as_of": staged.as_of},
+        {"feed": staged.feed, "source": staged.source, "as_of": staged.as_of},
     )
+    return following
 
 
 # What this snapshot says against what held on its day, one row per item that differs.
@@ -205,7 +236,7 @@ left join lateral (
     where n.unread and s.invoice_id = n.invoice_id and s.listed_until = :as_of
 ) before on true
 where not n.unread or (:replaces and n.held_from = :as_of)
-"""  # noqa: S608
+"""
 
 _INSERT_INVOICES = f"""
 insert into crm.invoices (organization_id, source, invoice_number, {_CONTENT}, listed_from, listed_until, feed_file_id)
@@ -213,7 +244,7 @@ select organization_id, :source, invoice_number, (item).document_type, (item).is
        (item).currency, (item).amount, (item).open_amount, (item).disputed, (item).note,
        :as_of, until_as_of, :feed_file_id
 from item_change where invoice_id is null
-"""  # noqa: S608
+"""
 
 # The whole history of every item that changes, rebuilt: what stays, what is cut off left and right of this
 # snapshot, and what it says itself; then neighbours with equal content become one.
@@ -253,7 +284,7 @@ select invoice_id, min(listed_from) as listed_from,
           and f.as_of = min(n.listed_from)) as feed_file_id
 from numbered n
 group by invoice_id, island
-"""  # noqa: S608
+"""
 
 _DELETE_STATES = """
 delete from crm.invoice_states s
@@ -273,7 +304,7 @@ set listed_until = excluded.listed_until, document_type = excluded.document_type
     open_amount = excluded.open_amount, disputed = excluded.disputed, note = excluded.note,
     feed_file_id = excluded.feed_file_id
 where (s.listed_until, {_item("s")}) is distinct from (excluded.listed_until, {_item("excluded")})
-"""  # noqa: S608
+"""
 
 # Only items whose newest state differs are written. An item that a corrected revision leaves without any state keeps
 # its row with listed_from null: it was never really there, and no view shows it.
@@ -283,7 +314,7 @@ with target as (
     from item_change c left join new_timeline t on t.invoice_id = c.invoice_id and t.newest
     where c.invoice_id is not null
 ), before as (
-    select i.invoice_id, i.listed_until from crm.invoices i join target using (invoice_id)
+    select i.invoice_id, i.listed_until, {_item("i")} as item from crm.invoices i join target using (invoice_id)
 ), written as (
     update crm.invoices i
     set listed_from = t.listed_from, listed_until = t.listed_until,
@@ -297,13 +328,13 @@ with target as (
     from target t
     where t.invoice_id = i.invoice_id
       and (i.listed_from, i.listed_until, {_item("i")}) is distinct from (t.listed_from, t.listed_until, t.item)
-    returning i.invoice_id, t.listed, i.listed_until
+    returning i.invoice_id, t.listed, i.listed_until, t.item
 )
-select count(*) filter (where w.listed) as updated,
-       count(*) filter (where not w.listed and w.listed_until is not null) as settled,
+select count(*) filter (where w.listed and (b.listed_until, b.item) is distinct from (w.listed_until, w.item)) as updated,
+       count(*) filter (where not w.listed and b.listed_until is null and w.listed_until is not null) as settled,
        count(*) filter (where w.listed and b.listed_until is not null and w.listed_until is null) as reopened
 from written w join before b using (invoice_id)
-"""  # noqa: S608
+"""
 
 _INSERT_LEDGER_INVOICES = f"""
 insert into crm.invoices (organization_id, source, invoice_number, {_CONTENT}, feed_file_id)
@@ -312,7 +343,7 @@ select l.organization_id, :source, l.invoice_number, (item).document_type, (item
 from listed l
 where not exists (select from crm.invoices i where i.organization_id = l.organization_id
                   and i.source = :source and i.invoice_number = l.invoice_number)
-"""  # noqa: S608
+"""
 
 # The newest ledger wins, item by item. "updated" counts items that were known before and read differently now.
 _MERGE_LEDGER_ENTRIES = f"""
@@ -336,11 +367,12 @@ with spoken as (
         note = excluded.note, settled_on = excluded.settled_on, feed_file_id = excluded.feed_file_id
     returning 1
 )
-select count(*) filter (where outdated is not true and differs and (had_entry or invoice_file <> :feed_file_id)) as updated,
+select count(*) filter (where outdated is not true and differs
+                        and (had_entry or invoice_file <> :feed_file_id)) as updated,
        count(*) filter (where outdated) as superseded,
        (select count(*) from written) as written
 from spoken
-"""  # noqa: S608
+"""
 
 # An invoice that no snapshot has ever listed shows what its ledger says.
 _REFRESH_LEDGER_INVOICES = f"""
@@ -350,4 +382,4 @@ set document_type = e.document_type, issued_on = e.issued_on, due_on = e.due_on,
 from crm.ledger_entries e
 where e.invoice_id = i.invoice_id and e.feed_file_id = :feed_file_id and i.listed_from is null
   and {_item("i")} is distinct from {_item("e")}
-"""  # noqa: S608
+"""

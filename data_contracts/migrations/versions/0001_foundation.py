@@ -30,6 +30,11 @@ def upgrade() -> None:
 
 
 GRANTS = (
+    "do $$ begin"
+    " execute format('revoke all on database %I from public', current_database());"
+    " execute format('grant connect, temporary on database %I to kontor_flows, kontor_retention', current_database());"
+    " execute format('grant connect on database %I to kontor_finance', current_database());"
+    " end $$",
     "revoke all on schema public from public",
     "grant usage on schema public to kontor_flows, kontor_retention",
     # Flows read everything and write business data; they may delete only what they derive themselves.
@@ -39,8 +44,10 @@ GRANTS = (
     "grant insert, update on all tables in schema crm to kontor_flows",
     "grant delete on crm.invoice_states, crm.contact_roles to kontor_flows",
     "grant insert, update on landing.feed_files, landing.quarantined_rows to kontor_flows",
-    "grant insert, update, delete, truncate, maintain on landing.staged_items, landing.staged_organizations,"
-    " landing.staged_contacts to kontor_flows",
+    (
+        "grant insert, update, delete, truncate, maintain on landing.staged_items, landing.staged_organizations,"
+        " landing.staged_contacts to kontor_flows"
+    ),
     "grant insert, update on ops.run_ledger, ops.payer_class_history to kontor_flows",
     "grant delete on ops.payer_class_history to kontor_flows",
     # Retention alone erases.
@@ -51,10 +58,19 @@ GRANTS = (
     # each view, from the default privileges below.
     "grant usage on schema report to kontor_finance",
     "grant usage on schema ops to kontor_finance",
-    "alter default privileges in schema report grant select on tables to kontor_finance, kontor_flows, kontor_retention",
+    (
+        "alter default privileges in schema report grant select on tables"
+        " to kontor_finance, kontor_flows, kontor_retention"
+    ),
     "alter default privileges revoke execute on functions from public",
-    "alter default privileges in schema report grant execute on functions to kontor_finance, kontor_flows, kontor_retention",
-    "alter default privileges in schema ops grant execute on functions to kontor_finance, kontor_flows, kontor_retention",
+    (
+        "alter default privileges in schema report grant execute on functions"
+        " to kontor_finance, kontor_flows, kontor_retention"
+    ),
+    (
+        "alter default privileges in schema ops grant execute on functions"
+        " to kontor_finance, kontor_flows, kontor_retention"
+    ),
     "alter default privileges in schema crm grant execute on functions to kontor_flows, kontor_retention",
 )
 
@@ -194,6 +210,7 @@ def _create_tables() -> None:
         sa.Column("byte_size", sa.BigInteger(), nullable=False),
         sa.Column("as_of", sa.Date(), nullable=True),
         sa.Column("revision", sa.Integer(), server_default=sa.text("1"), nullable=False),
+        sa.Column("columns", postgresql.ARRAY(sa.Text()), server_default=sa.text("'{}'"), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("rows_read", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("inserted", sa.Integer(), server_default=sa.text("0"), nullable=False),
@@ -206,6 +223,7 @@ def _create_tables() -> None:
         sa.Column("reopened", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("totals", postgresql.JSONB(), server_default=sa.text("'{}'"), nullable=False),
         sa.Column("refusal", postgresql.JSONB(), server_default=sa.text("'[]'"), nullable=False),
+        sa.Column("classification_pending", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("run_id", sa.BigInteger(), nullable=False),
         sa.Column("received_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.CheckConstraint("mode in ('snapshot', 'ledger', 'records')", name=op.f("feed_files_mode_check")),

@@ -1,0 +1,178 @@
+"""The steps that every feed's flow shares: open the run, find the files, take them in, replay, report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import Engine
+
+from configs.settings import Settings, load_settings
+from tasks.database import engine_for
+from tasks.errors import BadInput, PartlyDone, UsageError
+from tasks.feeds.contracts import FeedContract, load_contract
+from tasks.feeds.intake import Given, InboxFile, archive, find_inbox_files, installed_contracts, take_in_file
+from tasks.feeds.parameters import FeedParameters
+from tasks.feeds.store import Apply, FileOutcome, find_awaiting, replay_awaiting
+from tasks.ledger import Run
+from tasks.steps import (
+    READ_STEP,
+    WRITE_STEP,
+    Progress,
+    current_actor,
+    log_event,
+    open_run,
+    progress_listener,
+    publish_counts,
+    step,
+)
+
+# What a feed's rows are applied by, per feed; each flow brings its own.
+Applies = Mapping[str, Apply]
+
+
+@dataclass(frozen=True)
+class FeedRun:
+    """One run of a feed's flow: its ledger entry, where it works, and what the person said."""
+
+    run: Run
+    settings: Settings
+    engine: Engine
+    given: Given
+    parameters: FeedParameters
+
+
+@contextmanager
+def open_feed_run(flow_name: str, parameters: FeedParameters) -> Iterator[FeedRun]:
+    """Hold the flow's lock and ledger entry for a ``with`` block.
+
+    Raises:
+        Locked: the flow is running already.
+        UsageError: a guard is overruled without a reason.
+    """
+    if parameters.accept_guards and not parameters.reason.strip():
+        raise UsageError("A guard is overruled without a reason.", hint="Add --reason 'why this is right'.")
+    settings = load_settings()
+    today = datetime.now(ZoneInfo(settings.business_timezone)).date()
+    as_of = parameters.as_of or today
+    engine = engine_for(settings, purpose=f"kontor {flow_name}")
+    given = Given(today, parameters.file_as_of, parameters.revision, parameters.accept_guards, parameters.dry_run)
+    with open_run(engine, flow_name, as_of=as_of, dry_run=parameters.dry_run, actor=current_actor()) as run:
+        log_event("run_opened", flow=flow_name, run_id=run.run_id, as_of=as_of, dry_run=str(parameters.dry_run))
+        yield FeedRun(run, settings, engine, given, parameters)
+
+
+@step(READ_STEP)
+def find_files(run: FeedRun, feeds: Sequence[str]) -> list[InboxFile]:
+    """The files to take in: the ones named, else those in the inbox that a contract of these feeds claims."""
+    if run.parameters.files:
+        contract = _named_contract(run.parameters, feeds)
+        found = [
+            InboxFile(Path(name), contract or _contract_by_name(Path(name), feeds, run))
+            for name in run.parameters.files
+        ]
+    else:
+        found = find_inbox_files(run.settings.inbox_path, installed_contracts(run.settings.home, feeds))
+    log_event("files_found", run_id=run.run.run_id, files=len(found))
+    # In the order in which feeds build on each other, so that a row need not wait for the next file.
+    return sorted(found, key=lambda file: list(feeds).index(file.contract.feed))
+
+
+def _named_contract(parameters: FeedParameters, feeds: Sequence[str]) -> FeedContract | None:
+    if parameters.contract is None:
+        return None
+    contract = load_contract(parameters.contract)
+    if contract.feed not in feeds:
+        raise UsageError(
+            f"Contract {contract.name} describes {contract.feed}; this flow takes {', '.join(feeds)}.",
+            hint="Start the flow that takes this feed, or use `kontor import`, which picks it by the contract.",
+        )
+    return contract
+
+
+def _contract_by_name(path: Path, feeds: Sequence[str], run: FeedRun) -> FeedContract:
+    claimed = find_inbox_files(path.parent, installed_contracts(run.settings.home, feeds))
+    for file in claimed:
+        if file.path.name == path.name:
+            return file.contract
+    raise UsageError(
+        f"No contract claims {path.name} by its name.",
+        hint="Say which one with --contract NAME; `kontor contracts list` shows them.",
+    )
+
+
+@step(WRITE_STEP)
+def take_in(run: FeedRun, file: InboxFile, applies: Applies) -> FileOutcome:
+    """Take one file in, in one transaction, and archive it; a second try finds it known and only archives it."""
+    outcome = take_in_file(run.engine, file, given=run.given, run_id=run.run.run_id, apply=applies[file.contract.feed])
+    if outcome.state != "refused" and not run.given.dry_run:
+        archive(file, outcome, home=run.settings.home, inbox=run.settings.inbox_path)
+    log_event("file_taken_in", run_id=run.run.run_id, state=outcome.state, as_of=outcome.as_of, **outcome.counts())
+    return outcome
+
+
+def take_in_all(run: FeedRun, files: Sequence[InboxFile], applies: Applies) -> list[FileOutcome]:
+    """Take the files in one after another, telling the progress; returns the outcomes in the same order."""
+    outcomes = []
+    with Progress(f"{run.run.flow}-files", len(files), "Files taken in", on_change=progress_listener.get()) as progress:
+        for file in files:
+            outcomes.append(take_in(run, file, applies))
+            progress.advance()
+    return outcomes
+
+
+@step(WRITE_STEP)
+def replay_rows(run: FeedRun, applies: Applies) -> int:
+    """Take quarantined rows in whose customer has arrived since; returns how many, one transaction a file."""
+    replayed = 0
+    if run.given.dry_run:
+        return replayed
+    with run.engine.connect() as connection:
+        awaiting = find_awaiting(connection, list(applies))
+    for file in awaiting:
+        with run.engine.begin() as connection:
+            applied = replay_awaiting(connection, file, run_id=run.run.run_id, apply=applies[file.feed])
+        replayed += applied.rows
+    if replayed:
+        log_event("rows_replayed", run_id=run.run.run_id, rows=replayed)
+    return replayed
+
+
+@step(READ_STEP)
+def report_files(run: FeedRun, outcomes: Sequence[FileOutcome], replayed: int) -> dict[str, int]:
+    """Publish what became of every file and note the sums in the run ledger; returns the sums."""
+    rows = [
+        {"file": o.file_name, "contract": o.contract, "as_of": o.as_of, "state": o.state, **o.counts()}
+        for o in outcomes
+    ]
+    publish_counts(f"{run.run.flow}-files", "What became of every row of every file", rows)
+    totals = {name: sum(o.counts()[name] for o in outcomes) for name in FileOutcome.count_names()}
+    states = ("applied", "superseded", "known", "refused")
+    totals |= {f"files_{state}": sum(o.state == state for o in outcomes) for state in states}
+    totals["replayed"] = replayed
+    run.run.note(totals)
+    return totals
+
+
+def conclude(outcomes: Sequence[FileOutcome]) -> None:
+    """End the flow failed, not green, where a file was refused.
+
+    Raises:
+        BadInput: nothing could be taken in.
+        PartlyDone: some files were taken in, the named ones were not.
+    """
+    refused = [outcome for outcome in outcomes if outcome.state == "refused"]
+    if not refused:
+        return
+    told = "\n".join(
+        f"{o.file_name} was refused; nothing of it was applied.{''.join(f'{chr(10)}  - {r}' for r in o.reasons)}"
+        for o in refused
+    )
+    hint = next((o.hint for o in refused if o.hint), "Correct the file or its contract and run the flow again.")
+    if len(refused) == len(outcomes):
+        raise BadInput(told, hint=hint)
+    raise PartlyDone(f"{len(outcomes) - len(refused)} of {len(outcomes)} files were taken in.\n{told}", hint=hint)

@@ -1,0 +1,45 @@
+"""What payment_sync does with its feeds, and the decision that follows: who pays how."""
+
+from __future__ import annotations
+
+from tasks.artifacts import markdown_table, payer_class_rows, summary
+from tasks.feeds.steps import Applies, FeedRun
+from tasks.payments.classes import classify
+from tasks.payments.store import (
+    apply_ledger,
+    apply_replayed,
+    apply_snapshot,
+    classification_due_since,
+    settle_classification,
+)
+from tasks.steps import READ_STEP, WRITE_STEP, log_event, publish_summary, step
+
+PAYMENT_FEEDS: Applies = {"open_items": apply_snapshot, "settled_items": apply_ledger}
+PAYMENT_REPLAYS: Applies = {"open_items": apply_replayed, "settled_items": apply_ledger}
+
+
+@step(WRITE_STEP)
+def classify_payers(run: FeedRun) -> dict[str, int]:
+    """Decide every customer's class again from the earliest day that changed; returns customers per class.
+
+    The word that this is due stands in the database, so a run that was killed before it got here is made up for.
+    """
+    if run.given.dry_run:
+        return {}
+    with run.engine.begin() as connection:
+        since = classification_due_since(connection)
+        if since is None:
+            return {}
+        counts = classify(connection, since)
+        settle_classification(connection)
+    log_event("payers_classified", run_id=run.run.run_id, since=since, **counts)
+    run.run.note({f"payers_{name}": count for name, count in counts.items()})
+    return counts
+
+
+@step(READ_STEP)
+def report_payments(run: FeedRun, totals: dict[str, int], classes: dict[str, int]) -> None:
+    """Publish the run's summary: rows by outcome, items settled, and customers per payer colour."""
+    facts = {name.replace("_", " "): count for name, count in totals.items() if count}
+    sections = {"Payer classes": markdown_table(payer_class_rows(classes))} if classes else {}
+    publish_summary("payment-sync-summary", summary(f"payment_sync as of {run.run.as_of}", facts, sections))
