@@ -27,7 +27,7 @@ CURRENCIES = {"BG": "EUR", "PL": "PLN", "NO": "NOK", "SE": "SEK", "DE": "EUR"}
 OWNERS = ("kalina", "petar", "rosen", "tsveta", "vesela")
 
 HABITS = {"punctual": 66, "hesitant": 28, "disloyal": 12, "new": 12, "slipping": 2}
-"""How many customers pay in which way; slipping ones were punctual until this summer."""
+"""How many customers pay in which way; slipping ones were punctual until the middle of August."""
 
 WITHOUT_PAYMENTS_CONTACT = frozenset({6, 41, 77, 102})
 PAYMENTS_ROLE_ENDED = frozenset({15, 63})

@@ -22,7 +22,7 @@ MONDAYS = tuple(date(2026, 8, 31) + timedelta(weeks=week) for week in range(12))
 _CENT = Decimal("0.01")
 _UNITS_PER_EURO = {"EUR": 1, "PLN": 4, "NOK": 11, "SEK": 11}
 _SIZE = {"retail": 1, "dealer": 2, "wholesale": 3, "public": 2}
-_SLIPPED_ON = date(2026, 7, 1)
+_SLIPPED_ON = date(2026, 8, 17)
 
 
 @dataclass(frozen=True)
