@@ -103,7 +103,7 @@ class Unexpected(KontorError):
         )
 
 
-def own_error(error: Exception) -> Exception:
+def own_error(error: BaseException) -> Exception:
     """Return an error that is safe to show: ours as it is, one from elsewhere as ours without its text.
 
     Prefect's own errors pass. Connections lost become DependencyDown; other database errors StatementFailed; the
@@ -117,7 +117,7 @@ def own_error(error: Exception) -> Exception:
     return _translated(error).with_traceback(error.__traceback__)
 
 
-def _translated(error: Exception) -> KontorError:
+def _translated(error: BaseException) -> KontorError:
     if isinstance(error, DBAPIError):
         return _from_database(error.orig or error, lost=error.connection_invalidated)
     if isinstance(error, psycopg.Error):
@@ -125,7 +125,7 @@ def _translated(error: Exception) -> KontorError:
     return Unexpected(type(error).__qualname__, _place(error.__traceback__), _harmless_text(error))
 
 
-def _harmless_text(error: Exception) -> str:
+def _harmless_text(error: BaseException) -> str:
     if isinstance(error, AttributeError | NameError | ImportError):
         return without_personal_data(str(error))
     if isinstance(error, OSError) and error.strerror:
@@ -172,7 +172,8 @@ class _Edge:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> Literal[False]:
-        if isinstance(error, Exception):
+        # A panic of a library written in Rust is no Exception, yet it is a failure and may quote a cell.
+        if isinstance(error, Exception) or type(error).__module__.startswith("pyo3_runtime"):
             own = own_error(error)
             if own is not error:
                 raise own from None

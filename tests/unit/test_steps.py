@@ -117,6 +117,14 @@ def test_what_cannot_quote_data_is_kept(error: Exception, said: str) -> None:
     assert "anna" not in str(_raised(error))
 
 
+def test_panics_of_rust_libraries_are_failures() -> None:
+    """A panic, which is no Exception in Python, leaves as ours and without its text."""
+    panic = type("PanicException", (BaseException,), {"__module__": "pyo3_runtime"})
+    own = _raised(panic(PERSON))
+    assert isinstance(own, Unexpected)
+    assert PERSON not in str(own)
+
+
 def test_interrupts_are_not_touched() -> None:
     """An interrupt is not an error to be translated."""
 
