@@ -1,0 +1,80 @@
+"""One real database for all tests that need one, emptied before each of them; markers follow the folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from sqlalchemy import text
+
+from configs.settings import PROJECT_ROOT, Settings
+from tasks import database
+from tasks.local_stack import remove_postgres
+
+os.environ.setdefault("DO_NOT_TRACK", "1")
+
+settings.register_profile(
+    "kontor", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("kontor")
+
+FOLDERS = ("unit", "database", "end_to_end", "fault", "structure", "benchmarks")
+KEPT = {"ops.installation", "ops.alembic_version", "rules.payer_class"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test by the folder it stands in."""
+    for item in items:
+        folder = item.path.relative_to(PROJECT_ROOT / "tests").parts[0]
+        if folder in FOLDERS:
+            item.add_marker(folder)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder with real files from outside; the test is skipped where it is absent."""
+    folder = Path(os.environ.get("KONTOR_REAL_DATA", PROJECT_ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"the real files are not here ({folder}); set KONTOR_REAL_DATA to their folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def test_home() -> Iterator[Path]:
+    """A KONTOR_HOME of this test run, with a short path, removed at the end with its server."""
+    home = Path(tempfile.mkdtemp(prefix="kontor-test-"))
+    home.chmod(0o755)
+    yield home
+    remove_postgres(home)
+    shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def prepared(test_home: Path) -> Settings:
+    """Settings of a database that is up and has its schema; use ``kontor_settings`` for an empty one."""
+    chosen = Settings(home=test_home)
+    database.prepare(chosen)
+    return chosen
+
+
+@pytest.fixture
+def kontor_settings(prepared: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings of an empty database; the environment points to it too."""
+    monkeypatch.setenv("KONTOR_HOME", str(prepared.home))
+    with database.engine_for(prepared, database.OWNER).begin() as connection:
+        tables = connection.scalars(
+            text(
+                "select schemaname || '.' || tablename from pg_tables"
+                " where schemaname in ('crm', 'landing', 'ops', 'rules')"
+            )
+        )
+        emptied = sorted(set(tables) - KEPT)
+        connection.execute(text(f"truncate {', '.join(emptied)} restart identity cascade"))
+    for folder in ("inbox", "archive"):
+        shutil.rmtree(prepared.home / folder, ignore_errors=True)
+    return prepared
