@@ -173,11 +173,16 @@ class _Site:
 
 @dataclass(frozen=True)
 class _Postmaster:
-    """What ``postmaster.pid`` says of a live server; ``socket_dir`` is None until it has opened its socket."""
+    """What ``postmaster.pid`` says of a live server: ``serves`` is the folder that it believes to be its own.
+
+    ``socket_dir`` is None until it has opened its socket, ``ready`` is false while it starts, recovers or stops.
+    """
 
     pid: int
+    serves: Path
     port: int
     socket_dir: Path | None
+    ready: bool
 
 
 @dataclass(frozen=True)
@@ -254,7 +259,8 @@ def _start(home: Path, limit: _Limit) -> LocalPostgres:
         found = _await_ready(site, limit)
         if found is not None:
             return found
-        if launched is not None:
+        # Gone with code 0, somebody stopped it meanwhile, as they may; we were asked for a running one.
+        if launched is not None and launched.wait() != 0:
             raise _failed_start(site, "PostgreSQL started and went away again")
 
 
@@ -265,7 +271,7 @@ def find_postgres(home: Path) -> LocalPostgres | None:
         postmaster = _live_postmaster(data)
     except PermissionError:
         return None  # somebody else's; starting it says so in words
-    if postmaster is None or postmaster.socket_dir is None or _ping(postmaster) != pq.Ping.OK:
+    if postmaster is None or _moved(postmaster, data) or not _accepts(postmaster):
         return None
     return _as_found(data, postmaster)
 
@@ -662,20 +668,29 @@ def _replaced(descriptor: int, path: Path) -> bool:
         return True
 
 
-def _ensure_launched(site: _Site, limit: _Limit) -> int | None:
-    """Return the process id of a server launched now, or None when one is there already (starting, up or stopping)."""
+def _ensure_launched(site: _Site, limit: _Limit) -> subprocess.Popen[bytes] | None:
+    """Return the server launched now, or None when one is there already (starting, up or stopping)."""
     postmaster = _live_postmaster(site.data)
-    if postmaster is not None and _lost_socket(postmaster):
-        limit.progress("PostgreSQL runs, but its socket was deleted; restarting it…")
+    if postmaster is not None and (_moved(postmaster, site.data) or _lost_socket(postmaster)):
+        limit.progress("PostgreSQL runs, but its folder was moved or its socket deleted; restarting it…")
         _end(site.data, postmaster, limit)
         postmaster = None
     if postmaster is not None:
         return None
+    _end_strays(site.data, limit)  # before a database is made: see there
     _ensure_database(site, limit.progress)
     _configure(site)
     socket_dir = _socket_dir(site)
-    _clear_remains(site, socket_dir, limit)
+    _clear_locks(site, socket_dir)
     return _launch(site, socket_dir, limit.progress)
+
+
+def _moved(postmaster: _Postmaster, data: Path) -> bool:
+    """Return whether the server's folder was moved under it: it goes on writing some files at the old path."""
+    try:
+        return not postmaster.serves.samefile(data)
+    except FileNotFoundError:
+        return True
 
 
 def _lost_socket(postmaster: _Postmaster) -> bool:
@@ -769,15 +784,13 @@ def _ident_map(site: _Site) -> str:
     return "# Written by Kontor at each start: map, operating-system user, role.\n" + "".join(lines)
 
 
-def _clear_remains(site: _Site, socket_dir: Path, limit: _Limit) -> None:
-    """Remove what a killed server left, so that the next one neither refuses to start nor runs beside its children."""
-    _end_strays(site.data, limit)
+def _clear_locks(site: _Site, socket_dir: Path) -> None:
+    """Disarm the locks of a killed server, whose process id the next one would take for a running server's."""
     pid_file = site.data / "postmaster.pid"
     with suppress(FileNotFoundError):
         first, _, rest = os.fsdecode(pid_file.read_bytes()).partition("\n")
-        # The id may by now be another program's, which PostgreSQL would take for its server. It is replaced by one
-        # that no process has, and the file kept: its last lines name the shared memory, by which PostgreSQL makes
-        # sure itself that no process of the old server is left.
+        # The id may by now be another program's. It is replaced by one that no process has, and the file kept: its
+        # last lines name the shared memory, by which PostgreSQL makes sure itself that nobody still uses it.
         if first != str(_DEAD_PID):
             _write_as(site.account, pid_file, f"{_DEAD_PID}\n{rest}")
     # The same for the socket's lock, which holds nothing else.
@@ -786,23 +799,28 @@ def _clear_remains(site: _Site, socket_dir: Path, limit: _Limit) -> None:
 
 
 def _end_strays(data: Path, limit: _Limit) -> None:
-    """End processes of a server that is gone: busy children of a killed one, or one whose folder was deleted."""
+    """End processes of a server that is gone: busy children of a killed one, or one whose folder was deleted.
+
+    Always before a new database is made. A server whose folder was deleted knows some files by their full path: its
+    last checkpoint would be written into the control file of the new database, which is then lost.
+    """
     for number, _ in enumerate(limit.waits("Waiting for processes of a killed PostgreSQL to end")):
-        strays = [process for process in psutil.process_iter() if _belongs(process, data)]
+        strays = {process.pid: process for process in psutil.process_iter() if _belongs(process, data)}
         if not strays:
             return
-        for process in strays:
+        for process in strays.values():
             with suppress(psutil.Error):
-                # SIGQUIT ends a server process at once and writes nothing, as a crash would: the next start recovers.
-                process.send_signal(signal.SIGTERM if number < 10 else signal.SIGQUIT)
+                if process.ppid() not in strays:  # its children are the business of the topmost
+                    # SIGQUIT: end at once and write nothing. As after a crash, the next start recovers from the WAL.
+                    process.send_signal(signal.SIGQUIT if number < 12 else signal.SIGKILL)
     raise DependencyDown(
         f"Processes of a killed PostgreSQL still use {data} after {limit.seconds:g} s.",
         hint=f"See which with `fuser {data}`, end them and run it again.",
     )
 
 
-def _launch(site: _Site, socket_dir: Path, progress: Callable[[str], None]) -> int:
-    """Start the server and return its process id once its ``postmaster.pid`` stands, so that others can see it."""
+def _launch(site: _Site, socket_dir: Path, progress: Callable[[str], None]) -> subprocess.Popen[bytes]:
+    """Start the server and return its process once its ``postmaster.pid`` stands, so that others can see it."""
     log_dir = _own_folder((site.place / "log").resolve(), site.account)
     options = {
         # Here and not in a file, since an ALTER SYSTEM must not be able to open the server to the network.
@@ -823,17 +841,18 @@ def _launch(site: _Site, socket_dir: Path, progress: Callable[[str], None]) -> i
             raise _failed_start(site, f"PostgreSQL did not start (code {process.returncode})")
         if _live_postmaster(site.data) is not None:
             break
-    return process.pid
+    return process
 
 
 def _failed_start(site: _Site, what: str) -> DependencyDown:
     """Return the error with the last words of the server: of its log if it got as far as opening one."""
     said = (site.folder / "startup.log").read_bytes()
     if b"redirecting log output" in said:
-        script = 'cd -- "$1" && tail -n 3 -- "$(ls -t | head -n 1)"'
+        script = 'cd -- "$1" && tail -n 50 -- "$(ls -t | head -n 1)"'
         said = _run(site.account, ["/bin/sh", "-c", script, "sh", str((site.place / "log").resolve())]).stdout
+    fatal = b"\n".join(line for line in said.splitlines() if b"FATAL" in line or b"PANIC" in line)
     return DependencyDown(
-        f"{what}: {_tail(said) or 'it said nothing'}",
+        f"{what}: {_tail(fatal or said) or 'it said nothing'}",
         hint=f"See {site.folder / 'startup.log'} and {site.folder / 'log'}; correct the cause and run it again.",
     )
 
@@ -857,8 +876,10 @@ def _live_postmaster(data: Path) -> _Postmaster | None:
             return None
     except psutil.NoSuchProcess:
         return None
-    folder = lines[4].strip() if len(lines) > 4 else ""
-    return _Postmaster(pid, int(lines[3]) if len(lines) > 3 else PORT, Path(folder) if folder else None)
+    # Lines: process id, data folder, start time, port, socket folder, address, shared memory, status.
+    lines += [""] * 8
+    folder, ready = lines[4].strip(), lines[7].strip() == "ready"
+    return _Postmaster(pid, Path(lines[1] or data), int(lines[3] or PORT), Path(folder) if folder else None, ready)
 
 
 def _belongs(process: psutil.Process, data: Path) -> bool:
@@ -882,11 +903,14 @@ def _works_in(process: psutil.Process, data: Path) -> bool:
     return os.path.samestat(link.stat(), data.stat())
 
 
-def _ping(postmaster: _Postmaster) -> int:
+def _accepts(postmaster: _Postmaster) -> bool:
+    """Return whether the server answers; asked only once it calls itself ready, as each refusal fills its log."""
+    if postmaster.socket_dir is None or not postmaster.ready:
+        return False
     target = make_conninfo(
         host=str(postmaster.socket_dir), port=postmaster.port, user=SUPERUSER, dbname="postgres", connect_timeout=2
     )
-    return pq.PGconn.ping(target.encode())
+    return bool(pq.PGconn.ping(os.fsencode(target)) == pq.Ping.OK)
 
 
 def _await_ready(site: _Site, limit: _Limit) -> LocalPostgres | None:
@@ -899,7 +923,7 @@ def _await_ready(site: _Site, limit: _Limit) -> LocalPostgres | None:
         postmaster = _live_postmaster(site.data)
         if postmaster is None:
             return None
-        if postmaster.socket_dir is not None and _ping(postmaster) == pq.Ping.OK:
+        if _accepts(postmaster):
             return _as_found(site.data, postmaster)
     raise DependencyDown(
         f"PostgreSQL is still starting or recovering after {limit.spent:.0f} s of {limit.seconds:g} s; it goes on.",
@@ -925,9 +949,12 @@ def _stop(home: Path, limit: _Limit) -> bool:
 
 
 def _end(data: Path, postmaster: _Postmaster, limit: _Limit) -> None:
-    """Shut a server down fast (clients are told, transactions rolled back, a checkpoint written) and see it gone."""
+    """Shut a server down fast (clients are told, transactions rolled back, a checkpoint written) and see it gone.
+
+    One whose folder was moved is ended without a checkpoint, which would go to the old path.
+    """
     with suppress(ProcessLookupError):
-        os.kill(postmaster.pid, signal.SIGINT)
+        os.kill(postmaster.pid, signal.SIGQUIT if _moved(postmaster, data) else signal.SIGINT)
     for _ in limit.waits("PostgreSQL is shutting down"):
         now = _live_postmaster(data)
         if now is None or now.pid != postmaster.pid:

@@ -126,7 +126,7 @@ def person(kind: str) -> Iterator[Person]:
         try:
             yield someone
         finally:
-            for home in sorted({path.parent for path in base.rglob("postgres") if path.parent.name != "pginstall"}):
+            for home in sorted({path.parent for path in base.rglob("postgres") if path.is_dir()}):
                 someone.ask("answer(remove_postgres(home, timeout_seconds=20))", home)
     finally:
         shutil.rmtree(base)
