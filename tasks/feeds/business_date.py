@@ -1,4 +1,4 @@
-"""The business date (as_of) and revision of a file: from the command, its name, its title; two that disagree are refused."""
+"""The business date (as_of) and revision of a file, from the command, its name or its title; no guess among two."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def _in_file_name(file_name: str, rule: AsOfRule) -> Iterator[tuple[str, dt.date
 
 
 def _in_titles(titles: Iterable[str], rule: AsOfRule, formats: Sequence[str]) -> Iterator[tuple[str, dt.date]]:
-    """Yield the dates that stand after one of the contract's words for "as of"; a print date beside it means nothing."""
+    """Yield the dates that stand after a word of the contract for "as of"; a print date beside it means nothing."""
     words = "|".join(re.escape(word).replace(r"\ ", r"\s+") for word in sorted(rule.title_words, key=len, reverse=True))
     if not words:
         return

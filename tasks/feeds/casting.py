@@ -1,11 +1,11 @@
 """Text cells to typed columns: a value or a reason for every cell, vectorised, money exact.
 
-How credit notes are kept: ``document_type`` is ``credit_note`` and ``amount`` and ``open_amount`` are negative. A credit note that
-is given with positive amounts is turned; an invoice with a negative amount becomes a credit note unless the contract says
-``negativeIsCreditNote: false``.
+How credit notes are kept: ``document_type`` is ``credit_note`` and ``amount`` and ``open_amount`` are negative. A
+credit note that is given with positive amounts is turned; an invoice with a negative amount becomes a credit note
+unless the contract says ``negativeIsCreditNote: false``.
 
-What is open: the remainder the file gives, else amount minus ``paid_amount``, else the amount. In a ledger (``mode: ledger``) a
-settled row's ``open_amount`` is its amount: that is what was open until the day it was settled.
+What is open: the remainder the file gives, else amount minus ``paid_amount``, else the amount. In a ledger
+(``mode: ledger``) a settled row's ``open_amount`` is its amount: that is what was open until it was settled.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.feeds.cells import NUMBER, STARTS_WITH_TAG, shown_array
+from tasks.feeds.cells import BLANKS, DATE, ERROR, NUMBER, shown_array
 from tasks.feeds.contracts import Column, Dialect, FeedContract
 from tasks.feeds.reading import RawTable
 from tasks.feeds.values import MONEY_DIGITS, MONEY_SCALE, Failure, constant_value, parser_for
@@ -44,12 +44,12 @@ PROBLEM_SCHEMA = pa.schema(
     ]
 )
 
-_NUMBER_CELL = rf"{NUMBER}-?\d{{1,15}}(?:\.\d{{1,4}})?"
-_QUICK_MONEY = {
-    # What needs no second look. With "auto", three digits after the mark could be thousands, so they get one.
-    "auto": rf"^(?:{_NUMBER_CELL}|-?\d{{1,15}}(?:\.(?:\d{{1,2}}|\d{{4}}))?)$",
-    ".": rf"^(?:{_NUMBER_CELL}|-?\d{{1,15}}(?:\.\d{{1,4}})?)$",
-    ",": rf"^(?:{_NUMBER_CELL}|-?\d{{1,15}}(?:,\d{{1,4}})?)$",
+# What needs no second look. With "auto", three digits after the mark could be thousands, so they get one.
+_QUICK_NUMBER = rf"^{NUMBER}-?[0-9]+(?:\.[0-9]{{1,4}})?$"
+_QUICK_TEXT = {
+    "auto": r"^-?[0-9]+(?:\.[0-9]{1,2})?$",
+    ".": r"^-?[0-9]+(?:\.[0-9]{1,4})?$",
+    ",": r"^-?[0-9]+(?:,[0-9]{1,4})?$",
 }
 _WORDS = "^[\x01\x03\x05]"  # numbers, truth values and protected text are shown as they are in a column of words
 
@@ -58,9 +58,9 @@ _WORDS = "^[\x01\x03\x05]"  # numbers, truth values and protected text are shown
 class CastTable:
     """The typed rows of a file and every cell that could not be typed.
 
-    ``frame``: one Arrow-backed column per column of the contract, in its order (money decimal128 with 4 decimals, dates
-    date32), then ``row_number``; a cell with a problem is null. ``problems``: row_number, column_name, cell (address), raw_value,
-    code, reason; a row that stands there must not be applied.
+    ``frame``: one Arrow-backed column per column of the contract, in its order (money decimal128 with 4 decimals,
+    dates date32), then ``row_number``; a cell with a problem is null. ``problems``: row_number, column_name, cell
+    (address), raw_value, code, reason; a row that stands there must not be applied.
     """
 
     frame: pd.DataFrame
@@ -115,7 +115,7 @@ def _constant(value: object, kind: str, size: int) -> pa.Array:
 
 
 def _none_failed(size: int) -> pa.Array:
-    return pa.repeat(pa.scalar(False), size)  # noqa: FBT003
+    return pa.repeat(pa.scalar(False), size)
 
 
 def _cast_column(raw: RawTable, column: Column, dialect: Dialect, numbers: pa.Array, problems: list[pa.Table]) -> _Cast:
@@ -126,41 +126,47 @@ def _cast_column(raw: RawTable, column: Column, dialect: Dialect, numbers: pa.Ar
     if column.name not in raw.columns:
         return _Cast(_constant(None, column.kind, size), _none_failed(size), False)
     cells = _array(raw.frame[column.name])
-    values, done = _quick(cells, column, dialect)
+    values, done = _quick(cells, column, dialect, marked=raw.marked)
     if pc.all(done).as_py() is not False:
         return _Cast(values, _none_failed(size), True)
     return _slow(cells, values, done, raw, column, dialect, numbers, problems)
 
 
-def _quick(cells: pa.Array, column: Column, dialect: Dialect) -> tuple[pa.Array, pa.Array]:
+def _quick(cells: pa.Array, column: Column, dialect: Dialect, *, marked: bool) -> tuple[pa.Array, pa.Array]:
     """Return what the vectorised rules can say, and for which cells they have decided."""
     if column.kind == "money":
-        return _quick_money(cells, dialect)
+        return _quick_money(cells, dialect, marked=marked)
     if column.kind in ("text", "code") and not (
         column.values or column.code_list or column.separators or column.allowed
     ):
-        return _quick_words(cells, column)
-    blank = pc.equal(cells, "")
-    return pa.nulls(len(cells), ARROW_TYPES[column.kind]), blank
+        return _quick_words(cells, column, marked=marked)
+    # Dates, codes of a list and truth values repeat, so parsing each distinct text once is quick enough.
+    return pa.nulls(len(cells), ARROW_TYPES[column.kind]), _none_failed(len(cells))
 
 
-def _quick_money(cells: pa.Array, dialect: Dialect) -> tuple[pa.Array, pa.Array]:
-    plain = pc.match_substring_regex(cells, _QUICK_MONEY[dialect.decimal])
+def _quick_money(cells: pa.Array, dialect: Dialect, *, marked: bool) -> tuple[pa.Array, pa.Array]:
+    plain = pc.match_substring_regex(cells, _QUICK_TEXT[dialect.decimal])
+    if marked:
+        plain = pc.or_(plain, pc.match_substring_regex(cells, _QUICK_NUMBER))
+    plain = pc.and_(plain, pc.less_equal(pc.binary_length(cells), MONEY_DIGITS - MONEY_SCALE))
     text = pc.if_else(plain, cells, pa.scalar(None, pa.string()))
-    text = pc.replace_substring(text, NUMBER, "")
+    if marked:
+        text = pc.replace_substring(text, NUMBER, "")
     if dialect.decimal == ",":
         text = pc.replace_substring(text, ",", ".")
     return text.cast(MONEY_TYPE), pc.or_(plain, pc.equal(cells, ""))
 
 
-def _quick_words(cells: pa.Array, column: Column) -> tuple[pa.Array, pa.Array]:
+def _quick_words(cells: pa.Array, column: Column, *, marked: bool) -> tuple[pa.Array, pa.Array]:
     text = cells
-    if pc.any(pc.match_substring_regex(cells, STARTS_WITH_TAG)).as_py():
+    if marked:
         text = pc.replace_substring_regex(cells, _WORDS, "")
-    text = pc.utf8_trim(pc.utf8_trim_whitespace(text), " \ufeff\u200b\u200e\u200f")
+    text = pc.utf8_trim(text, BLANKS)
     if column.integral_float == "strip":
         text = pc.replace_substring_regex(text, r"^(-?\d+)\.0+$", r"\1")
-    odd = pc.match_substring_regex(text, "^[\x02\x04#]")  # dates in a code, errors: the slow rules say it in words
+    odd = pc.starts_with(text, "#")  # perhaps an error; those and dates in a code are judged one by one
+    if marked:
+        odd = pc.or_(odd, pc.match_substring_regex(text, f"^[{DATE}{ERROR}]"))
     if column.pattern:
         odd = pc.or_(odd, pc.invert(pc.match_substring_regex(text, column.pattern)))
     if column.max_length:
@@ -183,13 +189,15 @@ def _slow(
 ) -> _Cast:
     """Return the column with what was left over parsed once per distinct text."""
     rest = pc.invert(done)
-    distinct = cells.filter(rest).dictionary_encode()
+    all_left = not pc.any(done).as_py()
+    distinct = (cells if all_left else cells.filter(rest)).dictionary_encode()
     parse = parser_for(column, dialect)
     parsed = [parse(text) for text in distinct.dictionary.to_pylist()]
     good = pa.array([None if isinstance(item, Failure) else item for item in parsed], ARROW_TYPES[column.kind])
-    values = pc.replace_with_mask(values, rest, good.take(distinct.indices))
+    good = good.take(distinct.indices)
     bad = pa.array([isinstance(item, Failure) for item in parsed], pa.bool_()).take(distinct.indices)
-    failed = pc.replace_with_mask(_none_failed(len(cells)), rest, bad)
+    values = good if all_left else pc.replace_with_mask(values, rest, good)
+    failed = bad if all_left else pc.replace_with_mask(_none_failed(len(cells)), rest, bad)
     if pc.any(bad).as_py():
         which = distinct.indices.filter(bad)
         codes = pa.array([item.code if isinstance(item, Failure) else None for item in parsed], pa.string())
@@ -228,7 +236,7 @@ def _ragged_problems(raw: RawTable) -> pa.Table:
 def _fill(cast: dict[str, _Cast], contract: FeedContract) -> dict[str, _Cast]:
     """Return the columns with what is open worked out and with blanks filled from other columns and from defaults."""
     filled = dict(cast)
-    if {"paid_amount", "open_amount", "amount"} <= set(filled):
+    if "paid_amount" in filled and filled["paid_amount"].in_file:
         remainder = pc.subtract(filled["amount"].values, filled["paid_amount"].values).cast(MONEY_TYPE)
         filled["open_amount"] = _blanks_from(filled["open_amount"], remainder, filled["paid_amount"].failed)
     for column in contract.columns:
@@ -283,12 +291,12 @@ def _signed(arrays: dict[str, pa.Array], contract: FeedContract) -> dict[str, pa
     if not {"document_type", "amount", "open_amount"} <= set(arrays):
         return arrays
     types, amount = arrays["document_type"], arrays["amount"]
-    given = pc.fill_null(pc.equal(types, "credit_note"), False)  # noqa: FBT003
+    given = pc.fill_null(pc.equal(types, "credit_note"), False)
     for name in ("amount", "open_amount"):
-        turn = pc.and_(given, pc.fill_null(pc.greater(arrays[name], Decimal(0)), False))  # noqa: FBT003
+        turn = pc.and_(given, pc.fill_null(pc.greater(arrays[name], Decimal(0)), False))
         if pc.any(turn).as_py():
             arrays[name] = pc.if_else(turn, pc.negate(arrays[name]), arrays[name])
-    negative = pc.fill_null(pc.less(amount, Decimal(0)), False)  # noqa: FBT003
+    negative = pc.fill_null(pc.less(amount, Decimal(0)), False)
     if contract.negative_is_credit_note and pc.any(negative).as_py():
         arrays["document_type"] = pc.if_else(negative, pa.scalar("credit_note"), types)
     return arrays

@@ -1,8 +1,9 @@
 """Cells as text that still knows what it was.
 
-A text file has text only; a workbook also has numbers, dates, truth values and errors. Both are carried as text columns,
-and a typed cell is marked by one control character in front, so that the number 1.234 is never read by the rules
-for the text "1.234". A text that by chance begins with such a character gets ``TEXT`` in front and so stays itself.
+A text file has text only; a workbook also has numbers, dates, truth values and errors. Both are carried as text
+columns, and a typed cell is marked by one control character in front, so that the number 1.234 is never read by the
+rules for the text "1.234". A text that by chance begins with such a character gets ``TEXT`` in front and so stays
+itself.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ ERROR = "\x04"
 TEXT = "\x05"
 TAGS = NUMBER + DATE + BOOLEAN + ERROR + TEXT
 STARTS_WITH_TAG = "^[\x01-\x05]"
+BLANKS = " \t\r\n\v\f\u0085\u00a0\u1680\u2007\u2009\u200a\u200b\u200e\u200f\u2028\u2029\u202f\u205f\u3000\ufeff"
 
 NO_CACHED_VALUE = "formula without a stored result"
 ERROR_TEXTS = frozenset(

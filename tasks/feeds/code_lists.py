@@ -35,10 +35,14 @@ def codes_of(code_list: str) -> frozenset[str]:
     """Return the codes of a list: three capitals, two capitals, or two small letters."""
     english = Locale("en")
     if code_list == "iso4217":
-        return frozenset(code for code in english.currencies if len(code) == 3 and code.isalpha())
+        return frozenset(code for code in map(str, english.currencies) if len(code) == 3 and code.isalpha())
     if code_list == "iso3166":
-        return frozenset(code for code in english.territories if len(code) == 2 and code.isalpha()) - {"ZZ", "EU", "UN"}
-    return frozenset(code for code in english.languages if len(code) == 2)
+        return frozenset(code for code in map(str, english.territories) if len(code) == 2 and code.isalpha()) - {
+            "ZZ",
+            "EU",
+            "UN",
+        }
+    return frozenset(code for code in map(str, english.languages) if len(code) == 2)
 
 
 @lru_cache(maxsize=8)

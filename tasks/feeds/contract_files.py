@@ -1,8 +1,9 @@
 """Contract files: found by name or path, merged along ``extends``, and validated before anything reads them.
 
-The order matters: the YAML is read strictly (a key given twice is a defect, ``no`` stays a text), then validated with the
-JSON Schema of the standard, then our custom properties are checked by name and type, and only the merged document, valid
-again as a whole, is handed on. The library's own models drop misspelt keys without a word, so they come last.
+The order matters: the YAML is read strictly (a key given twice is a defect, ``no`` stays a text), then validated
+with the JSON Schema of the standard, then our custom properties are checked by name and type, and only the merged
+document, valid again as a whole, is handed on. The library's own models drop misspelt keys without a word, so they
+come last.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jsonschema import Draft201909Validator
-from open_data_contract_standard.model import OpenDataContractStandard
 
 from tasks.errors import BadInput, UsageError
 from tasks.feeds.custom_properties import COLUMN_PROPERTIES, CONTRACT_PROPERTIES, defects_of
@@ -134,7 +135,7 @@ for _word in ("true", "false"):
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506 - a safe loader
+        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BadInput(
             f"{path.name} cannot be read as YAML: {' '.join(str(error).split())}",
@@ -148,14 +149,30 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 @lru_cache(maxsize=1)
 def _validator() -> Draft201909Validator:
-    schema = json.loads(OpenDataContractStandard.json_schema())
-    return Draft201909Validator(schema)
+    schema = resources.files("open_data_contract_standard").joinpath("schema.json").read_text(encoding="utf-8")
+    return Draft201909Validator(json.loads(schema))
 
 
 def _schema_defects(document: Mapping[str, Any]) -> list[str]:
     """Return what the standard's own JSON Schema objects to, as "place: found, expected"."""
-    errors = sorted(_validator().iter_errors(document), key=lambda error: (str(error.json_path), error.message))
+    found = _validator().iter_errors(_with_logical_types(document))
+    errors = sorted(found, key=lambda error: (str(error.json_path), error.message))
     return [f"{error.json_path.removeprefix('$.')}: {error.message}" for error in errors]
+
+
+def _with_logical_types(document: Mapping[str, Any]) -> dict[str, Any]:
+    # The bundled schema (of v3.2) takes a property without logicalType for a map, and a contract that extends
+    # another leaves it out.
+    schemas = document.get("schema")
+    if not isinstance(schemas, list) or not all(isinstance(item, dict) for item in schemas):
+        return dict(document)
+    completed = []
+    for schema in schemas:
+        properties = schema.get("properties")
+        if isinstance(properties, list) and all(isinstance(item, dict) for item in properties):
+            schema = schema | {"properties": [{"logicalType": "string"} | item for item in properties]}
+        completed.append(schema)
+    return {**document, "schema": completed}
 
 
 def _custom(element: Mapping[str, Any]) -> dict[str, Any]:
@@ -195,11 +212,11 @@ def _effective_defects(document: Mapping[str, Any]) -> Iterable[str]:
     for check in document["schema"][0].get("quality", ()):
         missing = _CHECK_KEYS - set(check.get("implementation", {}))
         if missing:
-            yield f"schema[0].quality {check['name']!r}, implementation: found no {', '.join(sorted(missing))}; expected all"
+            yield f"schema[0].quality {check['name']!r}, implementation: {', '.join(sorted(missing))} not found"
 
 
 def _merge_contracts(parent: Mapping[str, Any], child: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parent with the child laid over it: scalars replace, maps and named lists merge, aliases go in front."""
+    """Return the child over its parent: scalars replace, maps and named lists merge, aliases go in front."""
     if not parent:
         return _plain_aliases(child)
     child = _plain_aliases(child)
@@ -214,8 +231,9 @@ def _merge_contracts(parent: Mapping[str, Any], child: Mapping[str, Any]) -> dic
 
 
 def _without_source(parent: Mapping[str, Any]) -> dict[str, Any]:
-    # Whose ledger it is does not pass on by itself: a new sender's invoices must never settle another's by an oversight.
-    return {**parent, "customProperties": [item for item in parent["customProperties"] if item["property"] != "source"]}
+    # Whose ledger it is does not pass on by itself: one sender's list must never settle another's by oversight.
+    kept = [item for item in parent["customProperties"] if item["property"] != "source"]
+    return {**parent, "customProperties": kept}
 
 
 def _merge_named(parent: Iterable[Mapping[str, Any]], child: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -33,6 +33,7 @@ _KIND_OF_LOGICAL_TYPE = {
 class Column:
     """One column: its canonical name, the headings it is known by, and how its cells are read.
 
+    ``required`` cells may not be blank; a ``heading_required`` column must be in the file, its cells may be blank.
     ``constant`` replaces whatever the file says; ``default`` fills blanks; ``default_from`` fills blanks from another
     column. ``values`` maps folded spellings to canonical ones, ``allowed`` closes the list.
     """
@@ -41,6 +42,7 @@ class Column:
     kind: str
     heading: str
     required: bool = False
+    heading_required: bool = False
     aliases: tuple[str, ...] = ()
     default: str | None = None
     default_from: str | None = None
@@ -79,7 +81,11 @@ class RowCheck:
 
 @dataclass(frozen=True)
 class Dialect:
-    """How the sender's files are written, as far as the file itself does not say it."""
+    """How the sender's files are written, as far as the file itself does not say it.
+
+    ``mixed_day_and_month``: the sender mixes both orders; formats are tried as listed and the first that gives a day of
+    the calendar counts. Without it a contract may name one order only.
+    """
 
     encodings: tuple[str, ...] = ("utf-8",)
     delimiter: str = "auto"
@@ -89,6 +95,7 @@ class Dialect:
     sheet_pattern: str | None = None
     header_depth: int = 30
     totals: tuple[str, ...] = ()
+    mixed_day_and_month: bool = False
     excel_serial_dates: bool = False
     excel_epoch: int = 1900
 
@@ -200,6 +207,7 @@ def _column(item: SchemaProperty, contract_custom: Mapping[str, Any]) -> Column:
         kind=str(custom.get("kind", _KIND_OF_LOGICAL_TYPE[str(item.logicalType)])),
         heading=item.physicalName or str(item.businessName or item.name),
         required=bool(item.required),
+        heading_required=bool(custom.get("headingRequired", False)),
         aliases=tuple(custom.get("aliases", ())),
         default=_text(custom.get("default")),
         default_from=custom.get("defaultFrom"),
@@ -249,6 +257,7 @@ def _dialect(custom: Mapping[str, Any]) -> Dialect:
         sheet_pattern=custom.get("sheetPattern"),
         header_depth=int(custom.get("headerDepth", default.header_depth)),
         totals=tuple(custom.get("totals", default.totals)),
+        mixed_day_and_month=bool(custom.get("mixedDayAndMonth", False)),
         excel_serial_dates=bool(custom.get("excelSerialDates", False)),
         excel_epoch=int(custom.get("excelEpoch", default.excel_epoch)),
     )
@@ -291,16 +300,17 @@ def _contradictions(contract: FeedContract) -> list[str]:
             if name not in names
         )
     for column in contract.columns:
-        found.extend(_column_contradictions(column, names))
+        found.extend(_column_contradictions(column, names, contract.dialect))
     return found + _shared_aliases(contract)
 
 
-def _column_contradictions(column: Column, names: set[str]) -> Iterable[str]:
+def _column_contradictions(column: Column, names: set[str], dialect: Dialect) -> Iterable[str]:
     where = f"schema[0].properties {column.name!r}"
     if column.default_from is not None and column.default_from not in names:
         yield f"{where}, defaultFrom: found {column.default_from!r}; expected a column of this contract"
-    if orders_contradict(column.date_formats):
-        yield f"{where}, dateFormats: found both day-first and month-first formats with one separator; expected one order"
+    if orders_contradict(column.date_formats) and not dialect.mixed_day_and_month:
+        found = ", ".join(column.date_formats)
+        yield f"{where}, dateFormats: found {found}; expected one order of day and month, or mixedDayAndMonth"
     for key, value in column.values.items():
         if column.allowed and value not in column.allowed:
             yield f"{where}, values: {key!r} maps to {value!r}; expected one of {', '.join(column.allowed)}"

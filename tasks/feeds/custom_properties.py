@@ -82,6 +82,7 @@ DIALECT: Mapping[str, Rule] = {
     "sheetPattern": PATTERN,
     "headerDepth": DEPTH,
     "totals": TEXTS,
+    "mixedDayAndMonth": TRUTH,
     "excelSerialDates": TRUTH,
     "excelEpoch": _one_of(1900, 1904),
 }
@@ -119,6 +120,7 @@ COLUMN_PROPERTIES: Mapping[str, Rule | Mapping[str, Rule]] = {
     "case": _one_of("upper", "lower"),
     "separators": TEXT,
     "scale": SCALE,
+    "headingRequired": TRUTH,
     "integralFloat": _one_of("keep", "strip"),
     "staged": TRUTH,
 }

@@ -1,8 +1,8 @@
 """Dates from text by the formats that a contract names; nothing is inferred.
 
-A format is written as a person would: ``dd.mm.yyyy``, ``d/m/yyyy``, ``dd-MMM-yyyy``, ``yyyymmdd``, ``d.m.yy``. ``d`` and ``m``
-take one or two digits, ``MMM`` a month's name or its short form in the five languages. ISO dates are always understood. A time of day
-after the date is allowed and dropped: the business date is the day that is written.
+A format is written as a person would: ``dd.mm.yyyy``, ``d/m/yyyy``, ``dd-MMM-yyyy``, ``yyyymmdd``, ``d.m.yy``. ``d``
+and ``m`` take one or two digits, ``MMM`` a month's name or its short form in the five languages. ISO dates are always
+understood. A time of day after the date is allowed and dropped: the business date is the day that is written.
 """
 
 from __future__ import annotations
@@ -55,12 +55,16 @@ def orders_contradict(formats: Sequence[str]) -> bool:
 
 
 def parse_date(text: str, formats: Sequence[str]) -> dt.date | str:
-    """Return the date that the text says, or the reason in words why it says none."""
+    """Return the date that the text says by the first format that fits, or the reason in words why it says none."""
+    reason = ""
     for written in (ISO_FORMAT, *formats):
         found = _compiled(written).fullmatch(text)
         if found is not None:
-            return _date(found, written)
-    return f"is not a date in any of the formats {', '.join(dict.fromkeys((ISO_FORMAT, *formats)))}"
+            day = _date(found, written)
+            if isinstance(day, dt.date):
+                return day
+            reason = reason or day
+    return reason or f"is not a date in any of the formats {', '.join(dict.fromkeys((ISO_FORMAT, *formats)))}"
 
 
 def excel_serial(text: str, epoch: int) -> dt.date | str:

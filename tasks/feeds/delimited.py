@@ -6,20 +6,23 @@ A row's number is the ordinal of its record: a line break inside quotation marks
 from __future__ import annotations
 
 import csv
-import io
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 
-from tasks.feeds.cells import protect
+from tasks.feeds.cells import TAGS, protect
 from tasks.feeds.contracts import Dialect
 from tasks.feeds.grids import Body, RaggedRow
 
 DELIMITERS = (",", ";", "\t", "|")
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
+_BLOCK = 1 << 24
 _LARGEST_BLOCK = (1 << 31) - 1
 _END = "\x1eend of file\x1e"  # a last record of our own: where it is not found again, a quotation mark was never closed
 
@@ -35,6 +38,7 @@ class DelimitedText:
     text: str
     delimiter: str
     encoding: str
+    utf8: bytes | None = None
 
     @property
     def sheet(self) -> str | None:
@@ -65,9 +69,10 @@ class DelimitedText:
             NotText: a quotation mark is opened and never closed, or the records cannot be parsed at all.
         """
         offset = _offset_after(self.text, self.delimiter, header_row)
-        below = self.text[offset:] if offset else self.text
-        if below and not below.endswith(("\n", "\r")):
-            below += "\n"
+        if self.utf8 is None:
+            below = memoryview(self.text[offset:].encode())
+        else:  # the bytes of the file are what Arrow wants, so they are not written a second time
+            below = memoryview(self.utf8)[len(self.text[:offset].encode()) :]
         return _parse(below, self.delimiter, header_row, width)
 
 
@@ -110,9 +115,9 @@ def _records(text: str, delimiter: str) -> Iterator[tuple[list[str], int]]:
 
     def lines() -> Iterator[str]:
         nonlocal consumed
-        for line in io.StringIO(text, newline=""):
-            consumed += len(line)
-            yield line
+        for line in _LINE.finditer(text):  # lazily: only the records that are asked for are looked at
+            consumed = line.end()
+            yield line[0]
 
     for record in csv.reader(lines(), delimiter=delimiter):
         yield record, consumed
@@ -125,7 +130,7 @@ def _offset_after(text: str, delimiter: str, record_count: int) -> int:
     return len(text)
 
 
-def _parse(below: str, delimiter: str, header_row: int, width: int) -> Body:
+def _parse(below: memoryview, delimiter: str, header_row: int, width: int) -> Body:
     ragged: dict[int, RaggedRow] = {}
 
     def set_aside(row: arrow_csv.InvalidRow) -> str:
@@ -133,31 +138,40 @@ def _parse(below: str, delimiter: str, header_row: int, width: int) -> Body:
         ragged[header_row + row.number] = RaggedRow(width, tuple(cells))
         return "skip"
 
-    data = (below + _END + delimiter * (width - 1) + "\n").encode()
-    names = [str(position) for position in range(width)]
+    ends = bytes(below[-1:]) in (b"", b"\n", b"\r")
+    data = b"".join((below, b"" if ends else b"\n", _END.encode(), delimiter.encode() * (width - 1), b"\n"))
     try:
-        table = arrow_csv.read_csv(
-            pa.BufferReader(data),
-            read_options=arrow_csv.ReadOptions(
-                use_threads=False, column_names=names, block_size=min(max(len(data), 1 << 20), _LARGEST_BLOCK)
-            ),
-            parse_options=arrow_csv.ParseOptions(
-                delimiter=delimiter,
-                newlines_in_values=True,
-                ignore_empty_lines=False,
-                invalid_row_handler=set_aside,
-            ),
-            convert_options=arrow_csv.ConvertOptions(
-                column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False, check_utf8=False
-            ),
-        )
-    except pa.ArrowInvalid as error:
-        raise NotText(f"its records cannot be parsed: {str(error).splitlines()[0]}") from error
+        table = _read(data, delimiter, width, _BLOCK, set_aside)
+    except pa.ArrowInvalid:  # most likely a record longer than a block
+        ragged.clear()
+        table = _read(data, delimiter, width, _LARGEST_BLOCK, set_aside)
     columns = [_one_chunk(column) for column in table.columns]
     if not len(columns[0]) or columns[0][-1].as_py() != _END:
         raise NotText("a quotation mark is opened and never closed, so where its records end cannot be known")
     columns = [column.slice(0, len(column) - 1) for column in columns]
-    return _with_ragged(columns, header_row, ragged, width, has_controls=any(mark in below for mark in "\1\2\3\4\5"))
+    marked = any(mark.encode() in data for mark in TAGS)
+    return _with_ragged(columns, header_row, ragged, width, marked=marked)
+
+
+def _read(
+    data: bytes, delimiter: str, width: int, block_size: int, set_aside: Callable[[arrow_csv.InvalidRow], str]
+) -> pa.Table:
+    names = [str(position) for position in range(width)]
+    return arrow_csv.read_csv(
+        pa.BufferReader(data),
+        read_options=arrow_csv.ReadOptions(
+            use_threads=False, column_names=names, block_size=min(len(data) + 1, block_size)
+        ),
+        parse_options=arrow_csv.ParseOptions(
+            delimiter=delimiter,
+            newlines_in_values=True,
+            ignore_empty_lines=False,
+            invalid_row_handler=set_aside,
+        ),
+        convert_options=arrow_csv.ConvertOptions(
+            column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False, check_utf8=False
+        ),
+    )
 
 
 def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
@@ -165,12 +179,12 @@ def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
 
 
 def _with_ragged(
-    columns: list[pa.Array], header_row: int, ragged: dict[int, RaggedRow], width: int, *, has_controls: bool
+    columns: list[pa.Array], header_row: int, ragged: dict[int, RaggedRow], width: int, *, marked: bool
 ) -> Body:
     """Return the well-formed rows and the ragged ones in the order of the file."""
     total = len(columns[0]) + len(ragged)
-    numbers = pa.array(range(header_row + 1, header_row + 1 + total), pa.int32())
-    if has_controls:
+    numbers = pa.array(np.arange(header_row + 1, header_row + 1 + total, dtype=np.int32))
+    if marked:
         columns = [protect(column) for column in columns]
     if ragged:
         apart = pa.array(sorted(ragged), pa.int32())
@@ -186,7 +200,7 @@ def _with_ragged(
         for number, row in ragged.items()
         if len(row.cells) < width or any(cell.strip() for cell in row.cells[width:])
     }
-    return Body(columns, numbers, faulty)
+    return Body(columns, numbers, faulty, marked)
 
 
 def _cells_at(ragged: dict[int, RaggedRow], numbers: pa.Array, position: int) -> pa.Array:

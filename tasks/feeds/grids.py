@@ -24,6 +24,7 @@ class Body:
     columns: Sequence[pa.Array]
     row_numbers: pa.Array
     ragged: Mapping[int, RaggedRow] = field(default_factory=dict)
+    marked: bool = True  # whether any cell may carry a mark; text files almost never have one
 
 
 class Grid(Protocol):

@@ -1,8 +1,8 @@
 """Which heading means which column: headings are compared by letters and digits only.
 
-``Due date``, ``DUE_DATE``, ``DueDate`` and ``Due<line break>date:`` are one heading, and so are ``Termin płatności`` and
-``Termin platnosci``. A column may be known by many headings; where two headings of a file claim one column, the one that
-the contract names earlier wins and the other is reported as unknown. Two headings of the same rank are refused.
+``Due date``, ``DUE_DATE``, ``DueDate`` and ``Due<line break>date:`` are one heading, and so are ``Termin płatności``
+and ``Termin platnosci``. A column may be known by many headings; where two headings of a file claim one column, the one
+that the contract names earlier wins and the other is reported as unknown. Two headings of the same rank are refused.
 """
 
 from __future__ import annotations
@@ -61,11 +61,11 @@ def missing_columns(contract: FeedContract, found: Mapping[str, int]) -> tuple[s
     return tuple(
         column.name
         for column in contract.columns
-        if column.required
-        and column.name not in found
+        if column.name not in found
         and column.constant is None
-        and column.default is None
-        and column.default_from not in found
+        and (
+            column.heading_required or (column.required and column.default is None and column.default_from not in found)
+        )
     )
 
 

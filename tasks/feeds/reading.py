@@ -1,11 +1,12 @@
 """A file read by its contract: the header found, headings translated, rows numbered, nothing cast yet.
 
-The result is plain data that can be pickled, and nothing is kept between two calls, so that reading can happen in a child
-process. The extension of a file is a hint only; its first bytes decide how it is read.
+The result is plain data that can be pickled, and nothing is kept between two calls, so that reading can happen in a
+child process. The extension of a file is a hint only; its first bytes decide how it is read.
 """
 
 from __future__ import annotations
 
+import codecs
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.errors import FileRefused
-from tasks.feeds.cells import DATE, letter, shown
+from tasks.feeds.cells import BLANKS, DATE, letter, shown
 from tasks.feeds.contracts import FeedContract
 from tasks.feeds.delimited import DelimitedText, NotText, decodings, delimiters
 from tasks.feeds.folding import fold_words
@@ -34,7 +35,6 @@ _OTHERS = {
 }
 _SAVE_AS = "Open it in a spreadsheet program and save it as .xlsx, then send that file."
 _OLD_EXCEL = (b"\x09\x00", b"\x09\x02", b"\x09\x04")
-_BLANK = r"^[\s\x{00A0}\x{200B}\x{FEFF}]*$"
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,10 @@ class TotalsRow:
 class RawTable:
     """What a file holds, by the canonical columns of its contract, as marked text (see :mod:`tasks.feeds.cells`).
 
-    ``frame`` has one text column per canonical column found and ``row_number`` (int32, the 1-based row or record in the file);
-    ``other`` has the columns the contract does not know, by position, for the rows that go into quarantine.
-    ``columns`` maps canonical name → heading, ``letters`` canonical name → column letter.
+    ``frame`` has one text column per canonical column found and ``row_number`` (int32, the 1-based row or record in the
+    file); ``other`` has the columns the contract does not know, by position, for the rows that go into quarantine.
+    ``columns`` maps canonical name → heading, ``letters`` canonical name → column letter. ``ragged`` holds the rows of
+    a text file with too few or too many cells.
     """
 
     file_name: str
@@ -67,12 +68,13 @@ class RawTable:
     encoding: str | None = None
     delimiter: str | None = None
     tells_errors: bool = True
+    marked: bool = True
     ragged: Mapping[int, RaggedRow] = field(default_factory=dict)
     headings: tuple[str, ...] = ()
     other: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def cell(self, column: str, row_number: int) -> str:
-        """Return the address a person finds the cell by, such as C17; the row alone where the column is not in the file."""
+        """Return the address a person finds the cell by, such as C17; "row 17" if the column is not in the file."""
         return f"{self.letters.get(column, 'row ')}{row_number}"
 
 
@@ -167,8 +169,10 @@ def _texts(path: Path, contract: FeedContract) -> Iterator[Grid]:
     """Yield the ways to read a text file; the first encoding under which a header is recognised ends the search."""
     found = False
     ranks = alias_ranks(contract)
-    for encoding, text in decodings(path.read_bytes(), contract.dialect):
-        grids = [DelimitedText(text, delimiter, encoding) for delimiter in delimiters(contract.dialect)]
+    content = path.read_bytes()
+    for encoding, text in decodings(content, contract.dialect):
+        utf8 = content.removeprefix(codecs.BOM_UTF8) if encoding == "utf-8-sig" else None
+        grids = [DelimitedText(text, delimiter, encoding, utf8) for delimiter in delimiters(contract.dialect)]
         yield from grids
         found = True
         if any(_best_row(grid, contract, ranks).match.score[0] for grid in grids):
@@ -249,6 +253,7 @@ def _table(path: Path, contract: FeedContract, choice: _Choice) -> RawTable:
         encoding=getattr(choice.grid, "encoding", None),
         delimiter=getattr(choice.grid, "delimiter", None),
         tells_errors=choice.grid.tells_errors,
+        marked=body.marked,
         ragged={number: row for number, row in body.ragged.items() if not _is_total_number(totals, number)},
         headings=headings,
         other=_frame(other, None, keep),
@@ -266,7 +271,8 @@ def _frame(columns: Mapping[str, pa.Array], numbers: pa.Array | None, keep: pa.A
     table = pa.table(named)
     if keep is not None and named:
         table = table.filter(keep)
-    return table.to_pandas(types_mapper=pd.ArrowDtype)
+    frame: pd.DataFrame = table.to_pandas(types_mapper=pd.ArrowDtype)
+    return frame
 
 
 def _titles(choice: _Choice) -> Iterator[str]:
@@ -289,7 +295,7 @@ def _sift(
     totals: list[TotalsRow] = []
     for index in _suspects(body, identifying):
         cells = [column[index].as_py() for column in body.columns]
-        filled = [at for at, cell in enumerate(cells) if shown(cell).strip(" \t\r\n\u00a0\u200b\ufeff")]
+        filled = [at for at, cell in enumerate(cells) if shown(cell).strip(BLANKS)]
         number = body.row_numbers[index].as_py()
         if not filled and number not in body.ragged:
             drop.append(index)
@@ -314,15 +320,19 @@ def _suspects(body: Body, identifying: Sequence[int]) -> list[int]:
     """Return the indexes of rows in which at most one identifying cell is filled."""
     if not len(body.row_numbers):
         return []
-    first = [pc.match_substring_regex(body.columns[at], _BLANK) for at in identifying[:2]]
+    first = [_is_blank(body.columns[at]) for at in identifying[:2]]
     either = first[0] if len(first) == 1 else pc.or_(first[0], first[1])
     indexes = pc.indices_nonzero(either)
     filled = pa.array([0] * len(indexes), pa.int64())
     for at in identifying:
-        blank = pc.match_substring_regex(body.columns[at].take(indexes), _BLANK)
+        blank = _is_blank(body.columns[at].take(indexes))
         filled = pc.add(filled, pc.invert(blank).cast(pa.int64()))
     chosen: list[int] = indexes.filter(pc.less_equal(filled, 1)).to_pylist()
     return chosen
+
+
+def _is_blank(cells: pa.Array) -> pa.Array:
+    return pc.equal(pc.utf8_trim(cells, BLANKS), "")
 
 
 def _is_totals(cells: Sequence[str], filled: Sequence[int], identifying: Sequence[int], contract: FeedContract) -> bool:
@@ -334,7 +344,7 @@ def _is_totals(cells: Sequence[str], filled: Sequence[int], identifying: Sequenc
 
 
 def _refuse_no_rows(raw: RawTable, contract: FeedContract) -> None:
-    """An empty list is believed only of a snapshot whose totals row says zero; a truncated file must not settle anything."""
+    """Refuse a file without rows. Only a snapshot may be empty, and only if its totals row says zero."""
     if len(raw.frame):
         return
     money = [column.name for column in contract.columns if column.kind == "money"]

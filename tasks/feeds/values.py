@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import NamedTuple
 
-from tasks.feeds.cells import BOOLEAN, DATE, ERROR, ERROR_TEXTS, NUMBER, shown
+from tasks.feeds.cells import BLANKS, BOOLEAN, DATE, ERROR, ERROR_TEXTS, NUMBER, shown
 from tasks.feeds.code_lists import codes_of, spellings_of
 from tasks.feeds.contracts import Column, Dialect
 from tasks.feeds.dates import excel_serial, parse_date, within_years
@@ -22,7 +22,6 @@ MONEY_DIGITS = 19
 MONEY_SCALE = 4
 _LARGEST = Decimal(10) ** (MONEY_DIGITS - MONEY_SCALE)
 _NOISE = Decimal("0.000001")
-_INVISIBLE = "\ufeff\u200b\u200e\u200f"
 _SPACES = re.compile(r"[\s\u00a0\u2007\u2009\u202f]+")
 _CURRENCY = r"(?:[A-Za-z]{3}|€|\$|£|¥|zł|kr\.?|лв\.?|лева|:-|,-)"
 _CURRENCY_AROUND = re.compile(rf"^(?P<sign>[+-]?)\s*{_CURRENCY}?\s*(?P<number>[^A-Za-zА-я€$£¥]*?)\s*{_CURRENCY}?$")
@@ -65,7 +64,7 @@ def parser_for(column: Column, dialect: Dialect) -> Parser:
 
 def trimmed(cell: str) -> str:
     """Return the shown text without white space and invisible marks around it."""
-    return shown(cell).strip().strip(_INVISIBLE).strip()
+    return shown(cell).strip(BLANKS).strip()
 
 
 def _error(text: str, column: Column) -> Failure | None:
@@ -149,8 +148,8 @@ def _money(cell: str, column: Column, dialect: Dialect) -> Value | Failure:
 def parse_money(text: str, decimal: str, thousands: Sequence[str] = ()) -> Decimal | Failure:
     """Return the amount that a text says: "1 518,44 kr", "(500,00)", "615-", "$1,234.50".
 
-    ``decimal`` is the contract's mark, or ``auto``: then a mark followed by exactly three digits, which could be either, is
-    refused, and everything else can be read in one way only. ``thousands`` adds marks to the usual ones.
+    ``decimal`` is the contract's mark, or ``auto``: then a mark followed by exactly three digits, which could be
+    either, is refused, and everything else can be read in one way only. ``thousands`` adds marks to the usual ones.
     """
     plain = text.translate(_APOSTROPHES).strip()
     negative = plain.startswith("(") and plain.endswith(")")
@@ -211,7 +210,8 @@ def _exact(value: Decimal, scale: int | None) -> Decimal | Failure:
 
 
 def _integer(cell: str, column: Column, dialect: Dialect) -> Value | Failure:  # noqa: ARG001
-    text = _SPACES.sub("", trimmed(cell))
+    text = trimmed(cell)
+    text = _SPACES.sub("", column.values.get(fold(text) or text, text))
     if cell[0] in (DATE, BOOLEAN) or not _INTEGER.fullmatch(text):
         return Failure("not_a_whole_number", "is not a whole number")
     value = int(re.split("[.,]", text)[0])

@@ -1,8 +1,9 @@
 """Workbooks (xlsx, xls, xlsb, ods) by calamine: cells as stored, hidden sheets left out.
 
-Calamine reads an error such as #N/A, and a formula whose result was never stored, as blank. In an .xlsx both can be found in the
-sheet's own XML, and only there is it looked for, and only if a column has blanks at all. In the binary formats they cannot be
-told from blanks; ``tells_errors`` says so, and casting then takes no default in place of a blank amount.
+Calamine reads an error such as #N/A, and a formula whose result was never stored, as blank. In an .xlsx both can be
+found in the sheet's own XML, and only there is it looked for, and only if a column has blanks at all. In the other
+formats they cannot be told from blanks; ``tells_errors`` says so, and casting then takes no default in place of a blank
+amount.
 """
 
 from __future__ import annotations
@@ -159,7 +160,7 @@ def _is_visible(sheet: SheetMetadata) -> bool:
 
 
 def _chosen(names: Sequence[str], dialect: Dialect) -> list[str]:
-    """Return the names of the sheets that the contract allows: by name, by number or by pattern; all if it says nothing."""
+    """Return the sheets that the contract allows: by name, by number, by pattern, or all if it says nothing."""
     seen = ", ".join(map(repr, names)) or "none"
     if isinstance(dialect.sheet, int):
         if dialect.sheet > len(names):
