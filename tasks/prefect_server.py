@@ -250,14 +250,27 @@ def _remember_ready(folder: Path) -> None:
 
 
 def _choose_port(folder: Path, *, fresh: bool) -> int:
+    """The remembered port, which keeps bookmarks good, or a free one when somebody else has it."""
     record = None if fresh else _read_record(folder)
+    if record is not None and record.port > 0:
+        # A killed server loses its command line a moment before its sockets.
+        for _ in range(20):
+            if _bind(record.port) is not None:
+                return record.port
+            time.sleep(_POLL_SECONDS)
+    free = _bind(0)
+    if free is None:
+        raise DependencyDown(f"no port is free on {HOST}", hint="close programs that listen on many ports")
+    return free
+
+
+def _bind(port: int) -> int | None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if record is not None:
-            with suppress(OSError):  # the remembered port keeps bookmarks good, if nobody took it meanwhile
-                probe.bind((HOST, record.port))
-                return record.port
-        probe.bind((HOST, 0))
+        try:
+            probe.bind((HOST, port))
+        except (OSError, OverflowError):  # taken, not allowed, or a torn record's number
+            return None
         return int(probe.getsockname()[1])
 
 

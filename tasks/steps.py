@@ -173,7 +173,7 @@ class _Edge:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> Literal[False]:
         # A panic of a library written in Rust is no Exception, yet it is a failure and may quote a cell.
-        if isinstance(error, Exception) or type(error).__module__.startswith("pyo3_runtime"):
+        if error is not None and (isinstance(error, Exception) or type(error).__module__ == "pyo3_runtime"):
             own = own_error(error)
             if own is not error:
                 raise own from None
