@@ -23,7 +23,7 @@ from tasks.feeds.delimited import DelimitedText, NotText, decodings, delimiters
 from tasks.feeds.folding import fold_words
 from tasks.feeds.grids import Body, Grid, RaggedRow
 from tasks.feeds.headings import HeaderMatch, alias_ranks, match_header
-from tasks.feeds.workbooks import NotAWorkbook, read_sheets
+from tasks.feeds.workbooks import NotAWorkbook, PanicIsRefusal, read_sheets
 
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _MARKUP = (b"<html", b"<!doctype", b"<table", b"<?xml", b"<meta", b"<head", b"mime-version")
@@ -85,9 +85,8 @@ def read_table(path: Path, contract: FeedContract) -> RawTable:
         FileRefused: its nature is wrong (not readable, no header, no row); every reason at once.
     """
     try:
-        grids = list(_grids(path, contract))
-        choice = _choose(path, grids, contract)
-        return _table(path, contract, choice)
+        with PanicIsRefusal():
+            return _table(path, contract, _choose(path, list(_grids(path, contract)), contract))
     except (NotText, NotAWorkbook) as reason:
         raise FileRefused(path.name, [str(reason)], hint=_SAVE_AS) from reason
 
@@ -213,6 +212,8 @@ def _header_hint(contract: FeedContract) -> str:
 
 def _header_reasons(best: _Choice, contract: FeedContract) -> list[str]:
     depth = contract.dialect.header_depth
+    if not any(shown(cell).strip(BLANKS) for row in best.head for cell in row):
+        return ["it holds no text at all in its first rows; an empty file is never taken for an empty list"]
     if not best.match.positions:
         return [f"no row among the first {min(depth, len(best.head))} holds a heading that {contract.name} knows"]
     reasons = []

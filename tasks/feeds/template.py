@@ -26,7 +26,7 @@ _SAYS = {
 
 
 def write_template(contract: FeedContract, path: Path) -> None:
-    """Write an .xlsx that this contract reads: one sheet to fill in, one that explains; an existing file is replaced."""
+    """Write an .xlsx that this contract reads: a sheet to fill in and one that explains; replaces an existing file."""
     with xlsxwriter.Workbook(str(path)) as workbook:
         workbook.set_properties({"title": contract.name, "comments": contract.description, "created": _CREATED})
         _fill_in_sheet(workbook, contract)
@@ -62,7 +62,7 @@ def _validation(column: Column) -> dict[str, Any] | None:
         return {
             "validate": "list",
             "source": choices,
-            "error_title": column.heading,
+            "error_title": column.heading[:32],
             "error_message": _says(column)[:255],
         }
     return None

@@ -13,14 +13,17 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from python_calamine import (
     CalamineError,
+    CalamineSheet,
     CalamineWorkbook,
     PasswordError,
     SheetMetadata,
@@ -32,6 +35,7 @@ from tasks.feeds.cells import ERROR, NO_CACHED_VALUE, tagged, tagged_array
 from tasks.feeds.contracts import Dialect
 from tasks.feeds.grids import Body
 
+_ROWS_AT_ONCE = 8192
 _ERROR_CELL = re.compile(
     rb'<(?:\w+:)?c\b(?=[^>]*\bt="e")[^>]*\br="([A-Z]{1,3})(\d+)"[^>]*>(?:(?!</(?:\w+:)?c>).)*?<(?:\w+:)?v>([^<]*)<',
     re.DOTALL,
@@ -63,11 +67,11 @@ class PanicIsRefusal:
 
 @dataclass
 class WorkbookSheet:
-    """One visible sheet, read whole."""
+    """One visible sheet; its cells become Python objects a few thousand rows at a time."""
 
     path: Path
     name: str
-    rows: list[list[Any]]
+    cells: CalamineSheet
     is_xlsx: bool
 
     @property
@@ -82,42 +86,40 @@ class WorkbookSheet:
 
     def head(self, depth: int) -> list[list[str]]:
         """Return the first rows as marked text."""
-        return [[tagged(cell) for cell in row] for row in self.rows[:depth]]
+        return [[tagged(cell) for cell in row] for row in self.cells.to_python(skip_empty_area=False, nrows=depth)]
 
     def body(self, header_row: int, width: int) -> Body:
         """Return the rows below the header, without the blank ones at the end."""
-        end = self._last_row(header_row)
-        below = self.rows[header_row:end]
-        numbers = pa.array(range(header_row + 1, end + 1), pa.int32())
-        if not below:
-            return Body([pa.array([], pa.string())] * width, numbers)
-        columns = [tagged_array(column) for column in zip(*below, strict=True)]
-        columns += [pa.array([""] * len(below), pa.string())] * (width - len(columns))
-        return Body(self._with_faults(columns, header_row), numbers)
+        chunks: list[list[pa.Array]] = []
+        rows = islice(self.cells.iter_rows(), header_row, None)
+        while chunk := list(islice(rows, _ROWS_AT_ONCE)):
+            chunks.append([tagged_array(column) for column in zip(*chunk, strict=True)])
+        columns = [pa.concat_arrays(parts) for parts in zip(*chunks, strict=True)] or [pa.array([], pa.string())]
+        left = (self.cells.start or (0, 0))[1]  # rows come without the blank columns on the left
+        columns = [pa.array([""] * len(columns[0]), pa.string())] * left + columns
+        columns = self._with_faults(columns, header_row)
+        size = _last_filled(columns)
+        columns = [column.slice(0, size) for column in columns]
+        columns += [pa.array([""] * size, pa.string())] * (width - len(columns))
+        return Body(columns, pa.array(np.arange(header_row + 1, header_row + 1 + size, dtype=np.int32)))
 
     def _with_faults(self, columns: list[pa.Array], header_row: int) -> list[pa.Array]:
-        blanks = {position for position, column in enumerate(columns) if column.index("").as_py() >= 0}
-        if not blanks:
+        """Return the columns with errors in place of the blanks that calamine made of them."""
+        if all(column.index("").as_py() < 0 for column in columns) or not self._faults:
             return columns
-        for position in blanks & {place[1] for place in self._faults}:
-            cells = columns[position].to_pylist()
-            for (row, column), text in self._faults.items():
-                if (
-                    column == position
-                    and header_row < row <= header_row + len(cells)
-                    and not cells[row - header_row - 1]
-                ):
-                    cells[row - header_row - 1] = ERROR + text
-            columns[position] = pa.array(cells, pa.string())
+        below = {
+            place: text for place, text in self._faults.items() if place[0] > header_row and place[1] < len(columns)
+        }
+        size = max([len(columns[0]), *(row - header_row for row, _ in below)])
+        for position, column in enumerate(columns):
+            faults = {row - header_row - 1: text for (row, at), text in below.items() if at == position}
+            cells = column.to_pylist() + [""] * (size - len(column)) if faults or size > len(column) else None
+            if cells is not None:
+                filled = [
+                    cell or (ERROR + faults[index] if index in faults else "") for index, cell in enumerate(cells)
+                ]
+                columns[position] = pa.array(filled, pa.string())
         return columns
-
-    def _last_row(self, header_row: int) -> int:
-        end = len(self.rows)
-        while end > header_row and _is_blank(self.rows[end - 1]):
-            end -= 1
-        if end == len(self.rows):
-            return end
-        return max(end, *(row for row, _ in self._faults), 0) if self._faults else end
 
     @cached_property
     def _faults(self) -> dict[tuple[int, int], str]:
@@ -145,10 +147,7 @@ def read_sheets(path: Path, dialect: Dialect, *, is_xlsx: bool) -> list[Workbook
         with PanicIsRefusal(), CalamineWorkbook.from_path(path) as workbook:
             visible = [sheet for sheet in workbook.sheets_metadata if _is_visible(sheet)]
             names = _chosen([sheet.name for sheet in visible], dialect)
-            return [
-                WorkbookSheet(path, name, workbook.get_sheet_by_name(name).to_python(skip_empty_area=False), is_xlsx)
-                for name in names
-            ]
+            return [WorkbookSheet(path, name, workbook.get_sheet_by_name(name), is_xlsx) for name in names]
     except PasswordError as error:
         raise NotAWorkbook("it is protected by a password") from error
     except (CalamineError, OSError, ValueError) as error:
@@ -177,8 +176,15 @@ def _chosen(names: Sequence[str], dialect: Dialect) -> list[str]:
     return chosen
 
 
-def _is_blank(row: Sequence[Any]) -> bool:
-    return all(cell == "" or (isinstance(cell, str) and not cell.strip()) for cell in row)
+def _last_filled(columns: Sequence[pa.Array]) -> int:
+    """Return how many rows there are up to the last one with anything in it."""
+    size = len(columns[0])
+    last = 0
+    for column in columns:
+        if last < size:
+            filled = pc.indices_nonzero(pc.not_equal(column, ""))
+            last = max(last, filled[-1].as_py() + 1 if len(filled) else 0)
+    return last
 
 
 def _position(letters: bytes) -> int:
