@@ -8,20 +8,29 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
 from sqlalchemy import text
 
 from configs.settings import PROJECT_ROOT, Settings
 from tasks import database
-from tasks.local_stack import remove_postgres
+from tasks.local_stack import find_postgres, remove_postgres
 
+# Importing Prefect makes its folder at once; it must not be the developer's own.
+os.environ.setdefault("PREFECT_HOME", tempfile.mkdtemp(prefix="kontor-test-prefect-"))
 os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 
+# A campaign tries many more; a plain run always tries the same ones.
 settings.register_profile(
-    "kontor", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+    "kontor",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("kontor")
+CAMPAIGN_FACTOR = int(os.environ.get("KONTOR_CAMPAIGN_FACTOR", "1"))
 
 FOLDERS = ("unit", "database", "end_to_end", "fault", "structure", "benchmarks")
 KEPT = {"ops.installation", "ops.alembic_version", "rules.payer_class"}
@@ -59,13 +68,34 @@ def prepared(test_home: Path) -> Settings:
     """Settings of a database that is up and has its schema; use ``kontor_settings`` for an empty one."""
     chosen = Settings(home=test_home)
     database.prepare(chosen)
+    _hurry(chosen)
     return chosen
+
+
+def _hurry(chosen: Settings) -> None:
+    """Let the test server skip waiting for the disk: a killed process loses nothing by it, only a power cut would."""
+    server = find_postgres(chosen.home)
+    if server is None:
+        pytest.fail("the test server is not running")
+    with psycopg.connect(
+        host=str(server.socket_dir), port=server.port, user=server.superuser, dbname="postgres", autocommit=True
+    ) as connection:
+        connection.execute("alter system set fsync = off")
+        connection.execute("select pg_reload_conf()")
 
 
 @pytest.fixture
 def kontor_settings(prepared: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Settings of an empty database; the environment points to it too."""
     monkeypatch.setenv("KONTOR_HOME", str(prepared.home))
+    empty_database(prepared)
+    for folder in ("inbox", "archive"):
+        shutil.rmtree(prepared.home / folder, ignore_errors=True)
+    return prepared
+
+
+def empty_database(prepared: Settings) -> None:
+    """Remove every row but the seeded rules; identities start again."""
     with database.engine_for(prepared, database.OWNER).begin() as connection:
         tables = connection.scalars(
             text(
@@ -75,6 +105,3 @@ def kontor_settings(prepared: Settings, monkeypatch: pytest.MonkeyPatch) -> Sett
         )
         emptied = sorted(set(tables) - KEPT)
         connection.execute(text(f"truncate {', '.join(emptied)} restart identity cascade"))
-    for folder in ("inbox", "archive"):
-        shutil.rmtree(prepared.home / folder, ignore_errors=True)
-    return prepared

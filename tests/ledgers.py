@@ -48,15 +48,11 @@ class Books:
         """The engine that flows use."""
         return database.engine_for(self.settings)
 
-    def take_in(
-        self, path: Path, contract: str | Path, as_of: date | None = None, **given: Any
-    ) -> FileOutcome:
+    def take_in(self, path: Path, contract: str | Path, as_of: date | None = None, **given: Any) -> FileOutcome:
         """Take a file in as the flows do and return its outcome."""
         feed = self.contracts.setdefault(str(contract), load_contract(contract))
         apply = {**CUSTOMER_FEEDS, **PAYMENT_FEEDS}[feed.feed]
-        with ledger.open_run(
-            self.engine, "test", as_of=TODAY, dry_run=False, prefect_run_id=None, actor="test"
-        ) as run:
+        with ledger.open_run(self.engine, "test", as_of=TODAY, dry_run=False, prefect_run_id=None, actor="test") as run:
             return take_in_file(
                 self.engine,
                 InboxFile(path, feed),
@@ -68,9 +64,7 @@ class Books:
     def replay(self) -> int:
         """Replay the rows whose customer has arrived; returns how many."""
         replayed = 0
-        with ledger.open_run(
-            self.engine, "test", as_of=TODAY, dry_run=False, prefect_run_id=None, actor="test"
-        ) as run:
+        with ledger.open_run(self.engine, "test", as_of=TODAY, dry_run=False, prefect_run_id=None, actor="test") as run:
             with self.engine.connect() as connection:
                 awaiting = find_awaiting(connection, ["contacts", *PAYMENT_REPLAYS])
             for file in awaiting:
@@ -148,7 +142,8 @@ _STATE = {
         " i.amount, i.open_amount, i.disputed, i.note, i.listed_from, i.listed_until, f.sha256"
         " from crm.invoices i join crm.organizations o using (organization_id)"
         " join landing.feed_files f on f.feed_file_id = i.feed_file_id"
-        " where i.listed_from is not null or exists (select from crm.ledger_entries e where e.invoice_id = i.invoice_id)"
+        " where i.listed_from is not null"
+        " or exists (select from crm.ledger_entries e where e.invoice_id = i.invoice_id)"
         " order by 1, 2, 3"
     ),
     "states": (
@@ -159,8 +154,8 @@ _STATE = {
         " join landing.feed_files f on f.feed_file_id = s.feed_file_id order by 1, 2, 3, s.listed_from"
     ),
     "ledger": (
-        "select o.customer_number, i.source, i.invoice_number, e.as_of, e.amount, e.open_amount, e.due_on, e.settled_on,"
-        " e.disputed from crm.ledger_entries e join crm.invoices i using (invoice_id)"
+        "select o.customer_number, i.source, i.invoice_number, e.as_of, e.amount, e.open_amount, e.due_on,"
+        " e.settled_on, e.disputed from crm.ledger_entries e join crm.invoices i using (invoice_id)"
         " join crm.organizations o using (organization_id) order by 1, 2, 3"
     ),
     "quarantine": (
