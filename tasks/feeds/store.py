@@ -25,6 +25,14 @@ from tasks.feeds.contracts import FeedContract, RowCheck
 from tasks.feeds.reading import RawTable, raw_rows
 
 ITEM_KEY_COLUMN = {"staged_items": "invoice_number"}
+SQL_TYPES = {
+    "text": "text",
+    "code": "text",
+    "date": "date",
+    "money": "numeric(19,4)",
+    "integer": "integer",
+    "boolean": "boolean",
+}
 
 
 @dataclass(frozen=True)
@@ -483,7 +491,8 @@ def copy_frame(connection: Connection, table: str, frame: pd.DataFrame) -> None:
 def _judge(connection: Connection, staged: StagedFile, contract: FeedContract, raw: RawTable, cast: CastTable) -> int:
     """Decide every row's fate and quarantine the bad ones with all their reasons; return the rows warned about."""
     reasons = [_reason_of_problem(row) for row in cast.problems.to_dict("records")]
-    failures = _failed_checks(connection, staged, contract.checks)
+    rows = _with_check_columns(connection, staged, contract, cast.frame)
+    failures = _failed_checks(connection, rows, staged.as_of, contract.checks)
     reasons += [_reason_of_check(failure, raw) for failure in failures if failure.check.severity == "error"]
     reasons += _key_collisions(connection, staged, contract, raw)
     awaiting = [] if _creates_customers(contract) else _unknown_customers(connection, staged, raw)
@@ -516,7 +525,19 @@ class FailedCheck:
     values: Mapping[str, str | None]
 
 
-def _failed_checks(connection: Connection, staged: StagedFile, checks: Sequence[RowCheck]) -> list[FailedCheck]:
+def _with_check_columns(connection: Connection, staged: StagedFile, contract: FeedContract, frame: pd.DataFrame) -> str:
+    """The rows to check as a FROM clause: the staged columns, and beside them those that only a check reads."""
+    kinds = {column.name: column.kind for column in contract.columns if not _is_staged(staged, column.name)}
+    if not kinds:
+        return staged.staging
+    columns = ", ".join(f"{name} {SQL_TYPES[kind]}" for name, kind in kinds.items())
+    connection.exec_driver_sql("drop table if exists pg_temp.check_only")
+    connection.exec_driver_sql(f"create temporary table check_only (row_number integer, {columns}) on commit drop")
+    copy_frame(connection, "check_only", frame[["row_number", *kinds]])
+    return f"{staged.staging} join check_only using (row_number)"
+
+
+def _failed_checks(connection: Connection, rows: str, as_of: date, checks: Sequence[RowCheck]) -> list[FailedCheck]:
     """Run all checks of the contract in one pass; a check whose value is unknown holds."""
     if not checks:
         return []
@@ -526,10 +547,10 @@ def _failed_checks(connection: Connection, staged: StagedFile, checks: Sequence[
     found = connection.execute(
         text(
             f"select * from (select row_number, {flags}, {values}"
-            f" from (select s.*, cast(:as_of as date) as as_of from {staged.staging} s) s) judged"
+            f" from (select *, cast(:as_of as date) as as_of from {rows}) s) judged"
             f" where {' or '.join(f'check_{place}' for place in range(len(checks)))} order by row_number"
         ),
-        {"as_of": staged.as_of},
+        {"as_of": as_of},
     ).mappings()
     return [
         FailedCheck(row["row_number"], check, {column: row[column] for column in check.columns})
@@ -617,12 +638,13 @@ def _creates_customers(contract: FeedContract) -> bool:
 
 
 def _unknown_customers(connection: Connection, staged: StagedFile, raw: RawTable) -> list[Reason]:
-    """Rows whose customer is not there yet; they wait in quarantine."""
+    """Rows whose customer is not there yet; they wait in quarantine. A copy that was set aside does not wait too."""
     rows = connection.execute(
         text(
             f"select s.row_number, s.customer_number from {staged.staging} s"
             " where s.customer_number is not null and not exists"
-            " (select from crm.organizations o where o.customer_number = s.customer_number) order by 1"
+            " (select from crm.organizations o where o.customer_number = s.customer_number)"
+            " and not exists (select from row_fate f where f.row_number = s.row_number) order by 1"
         )
     ).all()
     return [
