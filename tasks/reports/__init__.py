@@ -1,0 +1,1 @@
+"""Reading the views of schema ``report`` and showing them as a table, CSV, JSON, a workbook or a page."""

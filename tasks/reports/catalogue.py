@@ -1,0 +1,93 @@
+"""What a person should see of each report: its title, its order, the columns for reading, the sum worth knowing.
+
+A view that is not listed here is shown as it is: every view of schema ``report`` is a report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How one report is read: ``order`` is SQL, ``columns`` those shown on a terminal (empty: all), ``total`` a sum."""
+
+    title: str
+    order: str = "1"
+    columns: tuple[str, ...] = ()
+    total: str | None = None
+
+
+_WORST_FIRST = "array_position(array['disloyal', 'hesitant', 'strict', 'unrated'], payer_class)"
+
+READINGS: Mapping[str, Reading] = {
+    "open_invoices": Reading(
+        "Open invoices",
+        "customer_number, due_on, invoice_number",
+        (
+            "customer_number", "customer_name", "invoice_number", "due_on", "days_overdue", "currency", "open_amount",
+            "payer_class", "disputed",
+        ),
+        "open_amount",
+    ),
+    "overdue_invoices": Reading(
+        "Overdue invoices",
+        "days_overdue desc, customer_number, invoice_number",
+        (
+            "customer_number", "customer_name", "invoice_number", "due_on", "days_overdue", "currency", "open_amount",
+            "payer_class", "disputed",
+        ),
+        "open_amount",
+    ),
+    "aging": Reading(
+        "Aging per customer and currency",
+        "currency, total desc, customer_number",
+        (
+            "customer_number", "customer_name", "currency", "not_due", "days_1_30", "days_31_60", "days_61_90",
+            "days_over_90", "total",
+        ),
+        "total",
+    ),
+    "payer_classes": Reading(
+        "Payer classes and why",
+        f"{_WORST_FIRST}, customer_number",
+        ("customer_number", "customer_name", "payer_class", "reason", "valid_from"),
+    ),
+    "settled_invoices": Reading(
+        "Settled invoices",
+        "settled_by desc, customer_number, invoice_number",
+        (
+            "customer_number", "customer_name", "invoice_number", "due_on", "settled_after", "settled_by", "days_late",
+            "currency", "amount",
+        ),
+        "amount",
+    ),
+    "quarantine": Reading(
+        "Rows that could not be used",
+        "as_of desc, file_name, row_number, cell",
+        ("file_name", "cell", "raw_value", "reason", "customer_number", "state"),
+    ),
+    "feed_files": Reading(
+        "Files that came in",
+        "received_at desc, file_name",
+        (
+            "file_name", "contract", "as_of", "state", "rows_read", "inserted", "updated", "unchanged", "quarantined",
+            "superseded", "settled",
+        ),
+    ),
+    "feed_freshness": Reading("How fresh each feed is", "feed, source"),
+    "organization_card": Reading("Everything about one customer", "customer_number"),
+    "runs": Reading(
+        "Runs",
+        "run_id desc",
+        ("run_id", "flow", "as_of", "state", "dry_run", "started_at", "duration_seconds", "error_code"),
+    ),
+    "quarantine_counts": Reading("Rows in quarantine by file and reason", "as_of desc, file_name, code"),
+    "payer_class_counts": Reading("Customers per payer class", _WORST_FIRST),
+}  # fmt: skip
+
+
+def reading_of(name: str) -> Reading:
+    """How this report is read; a view that nobody described is shown whole under its own name."""
+    return READINGS.get(name) or Reading(name.replace("_", " ").capitalize())

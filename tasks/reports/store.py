@@ -1,0 +1,134 @@
+"""Reads the views of schema ``report``, and for a past day the functions of the same names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+from sqlalchemy import Connection, text
+
+from tasks.errors import UsageError
+from tasks.reports.catalogue import reading_of
+from tasks.reports.rows import Column, Kind, Report
+
+# PostgreSQL's own numbers of types, as the driver reports them.
+_KINDS: Mapping[int, Kind] = {
+    16: "boolean", 20: "integer", 21: "integer", 23: "integer", 114: "json", 1082: "date", 1184: "instant",
+    1700: "money", 3802: "json",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A view of schema ``report`` and the functions of its name: by day, and by customer and day."""
+
+    name: str
+    columns: tuple[str, ...]
+    by_day: bool
+    by_customer_and_day: bool
+
+
+def list_reports(connection: Connection) -> list[str]:
+    """The names of the reports there are: the views of schema ``report``, by name."""
+    return list(connection.scalars(text("select viewname from pg_views where schemaname = 'report' order by viewname")))
+
+
+def read_report(
+    connection: Connection,
+    name: str,
+    *,
+    as_of: date | None = None,
+    customer: str | None = None,
+    equal: Mapping[str, str] | None = None,
+    limit: int | None = None,
+) -> Report:
+    """The rows of the view ``name`` (hyphens and underscores alike), of today or as of a past day, in reading order.
+
+    ``customer`` and ``equal`` keep the rows whose columns have these values; ``limit`` keeps the first rows.
+
+    Raises:
+        UsageError: no such report, it cannot answer for a past day, it has no such column, or no such customer.
+    """
+    source = _find_source(connection, name, as_of)
+    wanted = {**({"customer_number": customer} if customer is not None else {}), **(equal or {})}
+    _check_columns(source, wanted)
+    if customer is not None:
+        _check_customer(connection, customer)
+    result = connection.execute(
+        text(_statement(source, as_of, customer, list(wanted), limit)),
+        {**wanted, "as_of": as_of, "limit": None if limit is None else limit + 1},
+    )
+    # Asked for before the rows are fetched: the driver forgets its description when it is done.
+    described = result.cursor.description if result.cursor is not None else ()
+    columns = tuple(Column(str(item[0]), _KINDS.get(int(str(item[1])), "text")) for item in described or ())
+    rows = tuple(tuple(row) for row in result)
+    more = limit is not None and len(rows) > limit
+    return Report(source.name, as_of, columns, rows[:limit] if more else rows, more)
+
+
+def _find_source(connection: Connection, name: str, as_of: date | None) -> _Source:
+    view = name.strip().lower().replace("-", "_")
+    columns = tuple(connection.scalars(text(_COLUMNS), {"view": view}))
+    if not columns:
+        known = ", ".join(item.replace("_", "-") for item in list_reports(connection))
+        raise UsageError(f"There is no report {name!r}.", hint=f"Choose one of: {known}.")
+    signatures = set(connection.scalars(text(_SIGNATURES), {"view": view}))
+    source = _Source(view, columns, "as_of" in signatures, "customer_number,as_of" in signatures)
+    if as_of is not None and not source.by_day:
+        dated = sorted(item.replace("_", "-") for item in connection.scalars(text(_DATED)))
+        raise UsageError(
+            f"Report {view} shows how things stand now; it cannot answer for {as_of}.",
+            hint=f"Leave --as-of out, or take one that answers for a past day: {', '.join(dated)}.",
+        )
+    return source
+
+
+def _check_columns(source: _Source, wanted: Mapping[str, str]) -> None:
+    missing = [name for name in wanted if name not in source.columns]
+    if missing:
+        raise UsageError(
+            f"Report {source.name} has no column {', '.join(missing)}; it has {', '.join(source.columns)}.",
+            hint="Leave that choice out, or take another report.",
+        )
+
+
+def _check_customer(connection: Connection, customer: str) -> None:
+    if not connection.scalar(
+        text("select exists (select from crm.organizations where customer_number = :number)"), {"number": customer}
+    ):
+        raise UsageError(
+            f"There is no customer {customer}.",
+            hint="Check the number, with its leading zeros; `kontor report aging` lists customers with open items.",
+        )
+
+
+def _statement(
+    source: _Source, as_of: date | None, customer: str | None, wanted: Sequence[str], limit: int | None
+) -> str:
+    """Names come from the catalogue of the database and from this package; every value is bound."""
+    relation = f"report.{source.name}"
+    if as_of is not None:
+        one = source.by_customer_and_day and customer is not None
+        relation += "(:customer_number, :as_of)" if one else "(:as_of)"
+    where = " and ".join(f"{name} = :{name}" for name in wanted)
+    return (
+        f"select * from {relation}{' where ' + where if where else ''} order by {reading_of(source.name).order}"
+        f"{' limit :limit' if limit is not None else ''}"
+    )
+
+
+_COLUMNS = """
+select column_name from information_schema.columns
+where table_schema = 'report' and table_name = :view order by ordinal_position
+"""
+
+_SIGNATURES = """
+select array_to_string(p.proargnames[1:p.pronargs], ',') from pg_proc p
+where p.pronamespace = 'report'::regnamespace and p.proname = :view
+"""
+
+_DATED = """
+select p.proname from pg_proc p
+where p.pronamespace = 'report'::regnamespace and p.pronargs = 1 and p.proargnames[1] = 'as_of'
+"""
