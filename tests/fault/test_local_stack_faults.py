@@ -168,7 +168,7 @@ def test_a_slow_start_tells_how_long_it_has_taken(someone: Person) -> None:
     os.kill(pid, signal.SIGSTOP)
     try:
         slow = someone.ask(
-            "said = []; r = refusal(lambda: start_postgres(home, timeout_seconds=3, progress=said.append)); "
+            "said = []; r = refusal(lambda: start_postgres(home, timeout_seconds=6, progress=said.append)); "
             "answer([said, r['kind']])",
             home,
         )
@@ -176,7 +176,7 @@ def test_a_slow_start_tells_how_long_it_has_taken(someone: Person) -> None:
         os.kill(pid, signal.SIGCONT)
     assert slow[1] == "DependencyDown"
     assert slow[0]
-    assert all("s of 3 s" in line for line in slow[0])
+    assert all("s of 6 s" in line for line in slow[0])
     assert someone.ask(START, home)["pid"] == pid
 
 
