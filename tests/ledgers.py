@@ -16,7 +16,8 @@ from tasks import database, ledger
 from tasks.customers.steps import CUSTOMER_FEEDS
 from tasks.feeds.contracts import FeedContract, load_contract
 from tasks.feeds.intake import Given, InboxFile, take_in_file
-from tasks.feeds.store import FileOutcome, find_awaiting, replay_awaiting
+from tasks.feeds.outcomes import FileOutcome
+from tasks.feeds.replay_store import find_awaiting, replay_awaiting
 from tasks.payments.classes import classify
 from tasks.payments.steps import PAYMENT_FEEDS, PAYMENT_REPLAYS
 from tasks.payments.store import classification_due_since, settle_classification

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, text
 
-from tasks.feeds.store import Applied, StagedFile
+from tasks.feeds.outcomes import Applied, StagedFile
 
 ORGANIZATION_FIELDS = (
     "name",

@@ -21,8 +21,9 @@ from tasks.errors import FileRefused, UsageError
 from tasks.feeds.business_date import find_as_of, find_revision
 from tasks.feeds.casting import CastTable, cast_table
 from tasks.feeds.contracts import FeedContract, list_contracts
+from tasks.feeds.outcomes import Apply, FileOutcome, Fingerprint
 from tasks.feeds.reading import RawTable, read_table
-from tasks.feeds.store import Apply, FileOutcome, Fingerprint, record_refusal, take_in
+from tasks.feeds.store import record_refusal, take_in
 
 UNFINISHED = ("~$*", ".*", "*.part", "*.tmp", "*.crdownload", "*.filepart")
 _CHUNK = 1 << 20

@@ -16,8 +16,9 @@ from tasks.database import engine_for
 from tasks.errors import BadInput, PartlyDone, UsageError
 from tasks.feeds.contracts import FeedContract, load_contract
 from tasks.feeds.intake import Given, InboxFile, archive, find_inbox_files, installed_contracts, take_in_file
+from tasks.feeds.outcomes import Apply, FileOutcome
 from tasks.feeds.parameters import FeedParameters
-from tasks.feeds.store import Apply, FileOutcome, find_awaiting, replay_awaiting
+from tasks.feeds.replay_store import find_awaiting, replay_awaiting
 from tasks.ledger import Run
 from tasks.steps import (
     READ_STEP,

@@ -18,7 +18,7 @@ from datetime import date
 
 from sqlalchemy import Connection, text
 
-from tasks.feeds.store import Applied, StagedFile
+from tasks.feeds.outcomes import Applied, StagedFile
 
 _CONTENT = "document_type, issued_on, due_on, currency, amount, open_amount, disputed, note"
 
@@ -330,7 +330,8 @@ with target as (
       and (i.listed_from, i.listed_until, {_item("i")}) is distinct from (t.listed_from, t.listed_until, t.item)
     returning i.invoice_id, t.listed, i.listed_until, t.item
 )
-select count(*) filter (where w.listed and (b.listed_until, b.item) is distinct from (w.listed_until, w.item)) as updated,
+select count(*) filter (where w.listed
+                        and (b.listed_until, b.item) is distinct from (w.listed_until, w.item)) as updated,
        count(*) filter (where not w.listed and b.listed_until is null and w.listed_until is not null) as settled,
        count(*) filter (where w.listed and b.listed_until is not null and w.listed_until is null) as reopened
 from written w join before b using (invoice_id)

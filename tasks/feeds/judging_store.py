@@ -1,0 +1,260 @@
+"""Every row's fate: applied, set aside as a harmless copy, or quarantined with all its reasons.
+
+Casting has said which cells give no value; here follow the contract's checks in one pass over the staged rows, rows
+that claim one key, and rows whose customer is unknown. Fates stand in the temporary table ``row_fate``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import pandas as pd
+from sqlalchemy import Connection, bindparam, text
+from sqlalchemy.dialects.postgresql import JSONB
+
+from data_contracts.tables import metadata
+from tasks.feeds.casting import CastTable
+from tasks.feeds.contracts import FeedContract, RowCheck
+from tasks.feeds.outcomes import StagedFile
+from tasks.feeds.reading import RawTable, raw_rows
+from tasks.feeds.staging_store import copy_frame
+
+ITEM_KEY_COLUMN = {"staged_items": "invoice_number"}
+
+
+SQL_TYPES = {
+    "text": "text",
+    "code": "text",
+    "date": "date",
+    "money": "numeric(19,4)",
+    "integer": "integer",
+    "boolean": "boolean",
+}
+
+
+def judge_rows(
+    connection: Connection, staged: StagedFile, contract: FeedContract, raw: RawTable, cast: CastTable
+) -> int:
+    """Decide every row's fate and quarantine the bad ones with all their reasons; return the rows warned about."""
+    reasons = [_reason_of_problem(row) for row in cast.problems.to_dict("records")]
+    rows = _with_check_columns(connection, staged, contract, cast.frame)
+    failures = _failed_checks(connection, rows, staged.as_of, contract.checks)
+    reasons += [_reason_of_check(failure, raw) for failure in failures if failure.check.severity == "error"]
+    reasons += _key_collisions(connection, staged, contract, raw)
+    awaiting = [] if _creates_customers(contract) else _unknown_customers(connection, staged, raw)
+    reasons += awaiting
+    _write_fates(connection, reasons, {int(reason["row_number"]) for reason in awaiting})
+    _quarantine(connection, staged, raw)
+    return len({failure.row_number for failure in failures if failure.check.severity == "warn"})
+
+
+Reason = dict[str, Any]
+
+
+def _reason_of_problem(problem: Mapping[Any, Any]) -> Reason:
+    return {
+        "row_number": int(problem["row_number"]),
+        "column_name": str(problem["column_name"]),
+        "cell": str(problem["cell"]),
+        "raw_value": None if problem["raw_value"] is None else str(problem["raw_value"]),
+        "code": str(problem["code"]),
+        "reason": str(problem["reason"]),
+    }
+
+
+@dataclass(frozen=True)
+class FailedCheck:
+    """A row that does not hold to a check, with the values of the check's columns."""
+
+    row_number: int
+    check: RowCheck
+    values: Mapping[str, str | None]
+
+
+def _with_check_columns(connection: Connection, staged: StagedFile, contract: FeedContract, frame: pd.DataFrame) -> str:
+    """The rows to check as a FROM clause: the staged columns, and beside them those that only a check reads."""
+    kinds = {column.name: column.kind for column in contract.columns if not _is_staged(staged, column.name)}
+    if not kinds:
+        return staged.staging
+    columns = ", ".join(f"{name} {SQL_TYPES[kind]}" for name, kind in kinds.items())
+    connection.exec_driver_sql("drop table if exists pg_temp.check_only")
+    connection.exec_driver_sql(f"create temporary table check_only (row_number integer, {columns}) on commit drop")
+    copy_frame(connection, "check_only", frame[["row_number", *kinds]])
+    return f"{staged.staging} join check_only using (row_number)"
+
+
+def _failed_checks(connection: Connection, rows: str, as_of: date, checks: Sequence[RowCheck]) -> list[FailedCheck]:
+    """Run all checks of the contract in one pass; a check whose value is unknown holds."""
+    if not checks:
+        return []
+    flags = ", ".join(f"coalesce(not ({check.sql}), false) as check_{place}" for place, check in enumerate(checks))
+    columns = sorted({column for check in checks for column in check.columns})
+    values = ", ".join(f"{column}::text as {column}" for column in columns)
+    found = connection.execute(
+        text(
+            f"select * from (select row_number, {flags}, {values}"
+            f" from (select *, cast(:as_of as date) as as_of from {rows}) s) judged"
+            f" where {' or '.join(f'check_{place}' for place in range(len(checks)))} order by row_number"
+        ),
+        {"as_of": as_of},
+    ).mappings()
+    return [
+        FailedCheck(row["row_number"], check, {column: row[column] for column in check.columns})
+        for row in found
+        for place, check in enumerate(checks)
+        if row[f"check_{place}"]
+    ]
+
+
+def _reason_of_check(failure: FailedCheck, raw: RawTable) -> Reason:
+    column = failure.check.columns[-1]
+    return {
+        "row_number": failure.row_number,
+        "column_name": column,
+        "cell": raw.cell(column, failure.row_number),
+        "raw_value": failure.values[column],
+        "code": failure.check.name,
+        "reason": failure.check.reason.format_map({name: value or "nothing" for name, value in failure.values.items()}),
+    }
+
+
+def _key_collisions(connection: Connection, staged: StagedFile, contract: FeedContract, raw: RawTable) -> list[Reason]:
+    """Rows of this file that claim the same key, each with the other's address; harmless copies are set aside."""
+    key = ", ".join(contract.key)
+    present = " and ".join(f"{column} is not null" for column in contract.key)
+    content = (
+        f"md5(row({', '.join(column.name for column in contract.columns if _is_staged(staged, column.name))})::text)"
+    )
+    groups = connection.execute(
+        text(
+            f"select array_agg(row_number order by row_number) as rows, count(distinct {content}) as contents"
+            f" from {staged.staging} where {present} group by {key} having count(*) > 1 order by 1"
+        )
+    ).all()
+    reasons: list[Reason] = []
+    spare: list[int] = []
+    for group in groups:
+        keep = _kept_of_group(contract, list(group.rows), int(group.contents))
+        if keep is None:
+            reasons += [_collision(raw, contract, row, group.rows) for row in group.rows]
+        else:
+            spare += [row for row in group.rows if row != keep]
+    _set_aside(connection, spare)
+    return reasons
+
+
+def _is_staged(staged: StagedFile, column: str) -> bool:
+    return column in metadata.tables[staged.staging].columns
+
+
+def _kept_of_group(contract: FeedContract, rows: Sequence[int], contents: int) -> int | None:
+    """The one row of a colliding group that stands, or None where a person must decide."""
+    if contract.duplicate_rows == "keep_last":
+        return rows[-1]
+    if contract.duplicate_rows == "identical" and contents == 1:
+        return rows[0]
+    return None
+
+
+def _collision(raw: RawTable, contract: FeedContract, row: int, rows: Sequence[int]) -> Reason:
+    column = contract.key[-1]
+    others = ", ".join(raw.cell(column, other) for other in rows if other != row)
+    return {
+        "row_number": row,
+        "column_name": column,
+        "cell": raw.cell(column, row),
+        "raw_value": None,
+        "code": "duplicate_key",
+        "reason": f"the same {' and '.join(contract.key)} also stands in {others}; only one of them can be right",
+    }
+
+
+def _set_aside(connection: Connection, rows: Sequence[int]) -> None:
+    connection.execute(
+        text(
+            "insert into row_fate (row_number, fate) select r, 'superseded' from unnest(cast(:rows as integer[])) r"
+            " on conflict do nothing"
+        ),
+        {"rows": list(rows)},
+    )
+
+
+def _creates_customers(contract: FeedContract) -> bool:
+    return contract.feed == "organizations" or contract.missing_customer == "create"
+
+
+def _unknown_customers(connection: Connection, staged: StagedFile, raw: RawTable) -> list[Reason]:
+    """Rows whose customer is not there yet; they wait in quarantine. A copy that was set aside does not wait too."""
+    rows = connection.execute(
+        text(
+            f"select s.row_number, s.customer_number from {staged.staging} s"
+            " where s.customer_number is not null and not exists"
+            " (select from crm.organizations o where o.customer_number = s.customer_number)"
+            " and not exists (select from row_fate f where f.row_number = s.row_number) order by 1"
+        )
+    ).all()
+    return [
+        {
+            "row_number": row.row_number,
+            "column_name": "customer_number",
+            "cell": raw.cell("customer_number", row.row_number),
+            "raw_value": row.customer_number,
+            "code": "unknown_customer",
+            "reason": "no customer has this number yet; the row is taken in by itself when the customer arrives",
+        }
+        for row in rows
+    ]
+
+
+def _write_fates(connection: Connection, reasons: Sequence[Reason], awaiting: set[int]) -> None:
+    by_row: dict[int, list[Reason]] = {}
+    for reason in reasons:
+        by_row.setdefault(int(reason["row_number"]), []).append(reason)
+    if not by_row:
+        return
+    connection.execute(
+        text(
+            "insert into row_fate (row_number, fate, reasons, awaits_customer)"
+            " select r.row_number, 'quarantined', r.reasons, r.awaits_customer"
+            " from jsonb_to_recordset(:rows) as r(row_number integer, reasons jsonb, awaits_customer boolean)"
+            " on conflict (row_number) do update set fate = 'quarantined', reasons = excluded.reasons,"
+            " awaits_customer = excluded.awaits_customer"
+        ).bindparams(bindparam("rows", type_=JSONB)),
+        {
+            "rows": [
+                {
+                    "row_number": row,
+                    "reasons": [{k: v for k, v in reason.items() if k != "row_number"} for reason in found],
+                    # A row that is wrong in another way too must be corrected; its customer alone does not mend it.
+                    "awaits_customer": row in awaiting and len(found) == 1,
+                }
+                for row, found in by_row.items()
+            ]
+        },
+    )
+
+
+def _quarantine(connection: Connection, staged: StagedFile, raw: RawTable) -> None:
+    rows = connection.scalars(text("select row_number from row_fate where fate = 'quarantined' order by 1")).all()
+    if not rows:
+        return
+    key = ITEM_KEY_COLUMN.get(staged.staging.removeprefix("landing."), "null::text")
+    connection.execute(
+        text(
+            "insert into landing.quarantined_rows (feed_file_id, row_number, customer_number, item_key, cells,"
+            " staged, reasons, awaits_customer)"
+            f" select :feed_file_id, f.row_number, s.customer_number, {key}, r.cells, to_jsonb(s), f.reasons,"
+            f" f.awaits_customer from row_fate f join {staged.staging} s using (row_number)"
+            " join jsonb_to_recordset(:rows) as r(row_number integer, cells jsonb) using (row_number)"
+            " where f.fate = 'quarantined'"
+        ).bindparams(bindparam("rows", type_=JSONB)),
+        {"feed_file_id": staged.feed_file_id, "rows": raw_rows(raw, rows)},
+    )
+
+
+def count_fates(connection: Connection) -> dict[str, int]:
+    rows = connection.execute(text("select fate, count(*) from row_fate group by fate")).all()
+    return {fate: int(count) for fate, count in rows}

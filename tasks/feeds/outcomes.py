@@ -1,0 +1,91 @@
+"""What a feed's file is on its way through, and what became of it: plain values that steps hand on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from datetime import date
+
+from sqlalchemy import Connection
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What a file is by its content, whatever it is called."""
+
+    file_name: str
+    sha256: str
+    byte_size: int
+
+
+@dataclass(frozen=True)
+class StagedFile:
+    """A file that is registered and whose good rows stand in ``staging``, ready to be applied.
+
+    Rows to leave out stand in the temporary table ``row_fate``. ``columns`` are the ones the file speaks about: what
+    it has no column for is left as it is. ``replaces``: an earlier revision of this snapshot was in force until now.
+    """
+
+    feed_file_id: int
+    feed: str
+    source: str
+    staging: str
+    as_of: date
+    revision: int
+    columns: frozenset[str]
+    creates_customers: bool = False
+    replaces: bool = False
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What applying the good rows did; the first four add up to the good rows."""
+
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    superseded: int = 0
+    settled: int = 0
+    reopened: int = 0
+
+    @property
+    def rows(self) -> int:
+        """How many rows were applied."""
+        return self.inserted + self.updated + self.unchanged + self.superseded
+
+
+@dataclass(frozen=True)
+class FileOutcome:
+    """What became of a file: ``state`` is applied, superseded, known (taken in before) or refused.
+
+    The counts add up to ``rows_read``. ``reasons`` and ``hint`` are a refused file's.
+    """
+
+    file_name: str
+    contract: str
+    as_of: date | None
+    state: str
+    rows_read: int = 0
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    quarantined: int = 0
+    superseded: int = 0
+    settled: int = 0
+    reopened: int = 0
+    warned: int = 0
+    reasons: tuple[str, ...] = ()
+    hint: str = ""
+    dry_run: bool = False
+
+    def counts(self) -> dict[str, int]:
+        """The counts by name."""
+        return {name: getattr(self, name) for name in self.count_names()}
+
+    @classmethod
+    def count_names(cls) -> list[str]:
+        """The names of the counts, in order."""
+        return [f.name for f in fields(cls) if f.type == "int"]
+
+
+Apply = Callable[[Connection, StagedFile], Applied]

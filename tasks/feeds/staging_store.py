@@ -1,0 +1,66 @@
+"""The unlogged tables in which a file's typed rows stand while they are judged and applied."""
+
+from __future__ import annotations
+
+import io
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
+from sqlalchemy import Connection, text
+
+from data_contracts.tables import metadata
+from tasks.errors import Refused
+from tasks.feeds.outcomes import StagedFile
+
+
+def staging_table(feed: str) -> str:
+    """The unlogged table in which a feed's rows are judged."""
+    return {
+        "open_items": "landing.staged_items",
+        "settled_items": "landing.staged_items",
+        "organizations": "landing.staged_organizations",
+        "contacts": "landing.staged_contacts",
+    }[feed]
+
+
+def serialise(connection: Connection, feed: str) -> None:
+    """Let one file of a feed in at a time, whichever flow or command brings it."""
+    table = staging_table(feed)
+    connection.execute(text("select pg_advisory_xact_lock(hashtext(:key))"), {"key": f"kontor staging {table}"})
+
+
+def clear_staging(connection: Connection, staging: str) -> None:
+    connection.exec_driver_sql(f"truncate {staging}")
+    connection.exec_driver_sql("drop table if exists pg_temp.row_fate")
+
+
+def stage(connection: Connection, staged: StagedFile, frame: pd.DataFrame) -> None:
+    """Empty the staging table and COPY the typed rows into it, good and bad alike."""
+    columns = [column.name for column in metadata.tables[staged.staging].columns if column.name in frame.columns]
+    clear_staging(connection, staged.staging)
+    copy_frame(connection, staged.staging, frame[columns])
+    connection.exec_driver_sql(f"analyze {staged.staging}")
+    create_fates(connection)
+
+
+def create_fates(connection: Connection) -> None:
+    connection.exec_driver_sql(
+        "create temporary table row_fate (row_number integer primary key, fate text not null,"
+        " reasons jsonb not null default '[]', awaits_customer boolean not null default false) on commit drop"
+    )
+
+
+def copy_frame(connection: Connection, table: str, frame: pd.DataFrame) -> None:
+    """COPY a frame whose columns are named as the table's into ``table``; nulls stay nulls."""
+    arrow = pa.Table.from_pandas(frame, preserve_index=False)
+    buffer = io.BytesIO()
+    pyarrow.csv.write_csv(arrow, buffer, pyarrow.csv.WriteOptions(include_header=False))
+    driver = connection.connection.driver_connection
+    if driver is None:
+        raise Refused("The connection was closed while a file was being loaded.", hint="Run the command again.")
+    with (
+        driver.cursor() as cursor,
+        cursor.copy(f"copy {table} ({', '.join(frame.columns)}) from stdin (format csv)") as copy,
+    ):
+        copy.write(buffer.getbuffer())
