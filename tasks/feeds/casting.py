@@ -269,13 +269,13 @@ def _missing(raw: RawTable, contract: FeedContract, cast: Mapping[str, _Cast], n
     found = []
     for column in contract.columns:
         item = cast[column.name]
-        if column.required:
-            gone = pc.and_(pc.is_null(item.values), pc.invert(item.failed))
-            found.append(_blank_problems(raw, column, numbers.filter(gone), "missing", "is required and blank"))
-        elif item.in_file and column.default_from is not None and not raw.tells_errors:
+        if item.in_file and column.default_from is not None and not raw.tells_errors:
             gone = pc.equal(_array(raw.frame[column.name]), "")
             reason = "is blank or holds an error; this file format does not tell, so nothing is put in its place"
             found.append(_blank_problems(raw, column, numbers.filter(gone), "blank_or_error", reason))
+        if column.required:
+            gone = pc.and_(pc.is_null(item.values), pc.invert(item.failed))
+            found.append(_blank_problems(raw, column, numbers.filter(gone), "missing", "is required and blank"))
     return found
 
 

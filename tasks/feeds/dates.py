@@ -19,16 +19,16 @@ LAST_YEAR = 2100
 LANGUAGES = ("en", "bg", "pl", "nb", "sv")
 
 ISO_FORMAT = "yyyy-mm-dd"
-_TIME = r"(?:[T ]+\d{1,2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?(?: ?[AaPp][Mm])?(?:Z|[+-]\d{2}:?\d{2})?)?"
+_TIME = r"(?:[T ]+[0-9]{1,2}:[0-9]{2}(?::[0-9]{2}(?:[.,][0-9]+)?)?(?: ?[AaPp][Mm])?(?:Z|[+-][0-9]{2}:?[0-9]{2})?)?"
 _YEAR_WORD = r"(?: ?г\.?| ?r\.?)?"  # Bulgarian "2026 г.", Polish "2026 r."
 _TOKENS = {
-    "yyyy": r"(?P<year>\d{4})",
-    "yy": r"(?P<short_year>\d{2})",
+    "yyyy": r"(?P<year>[0-9]{4})",
+    "yy": r"(?P<short_year>[0-9]{2})",
     "MMM": r"(?P<word>[^\W\d_]+)\.?",
-    "mm": r"(?P<month>\d{1,2})",
-    "m": r"(?P<month>\d{1,2})",
-    "dd": r"(?P<day>\d{1,2})",
-    "d": r"(?P<day>\d{1,2})",
+    "mm": r"(?P<month>[0-9]{1,2})",
+    "m": r"(?P<month>[0-9]{1,2})",
+    "dd": r"(?P<day>[0-9]{1,2})",
+    "d": r"(?P<day>[0-9]{1,2})",
 }
 _TOKEN = re.compile("yyyy|yy|MMM|mm|m|dd|d")
 _EXCEL_DAY_ZERO = {1900: dt.date(1899, 12, 30), 1904: dt.date(1904, 1, 1)}

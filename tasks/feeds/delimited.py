@@ -27,7 +27,7 @@ _LARGEST_BLOCK = (1 << 31) - 1
 _END = "\x1eend of file\x1e"  # a last record of our own: where it is not found again, a quotation mark was never closed
 
 
-class NotText(Exception):  # noqa: N818 - a reason, turned into FileRefused by the reader
+class NotText(Exception):
     """The bytes are not a text file that the contract can read; the message says why."""
 
 

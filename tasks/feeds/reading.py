@@ -34,7 +34,7 @@ _OTHERS = {
     b"7z\xbc\xaf": "a 7-Zip archive",
 }
 _SAVE_AS = "Open it in a spreadsheet program and save it as .xlsx, then send that file."
-_OLD_EXCEL = (b"\x09\x00", b"\x09\x02", b"\x09\x04")
+_OLD_EXCEL = (b"\x09\x00", b"\x09\x02", b"\x09\x04", b"\x09\x08")
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def _refuse_what_only_looks_like_a_table(path: Path, start: bytes) -> None:
         if start.startswith(mark):
             raise NotText(f"it is {name}, not a table")
     if start.startswith(_OLD_EXCEL):
-        raise NotAWorkbook("it is a workbook of an Excel older than version 5")
+        raise NotAWorkbook("it is a bare workbook stream of a program older than Excel 97")
 
 
 def _texts(path: Path, contract: FeedContract) -> Iterator[Grid]:

@@ -26,7 +26,8 @@ _SPACES = re.compile(r"[\s\u00a0\u2007\u2009\u202f]+")
 _CURRENCY = r"(?:[A-Za-z]{3}|€|\$|£|¥|zł|kr\.?|лв\.?|лева|:-|,-)"
 _CURRENCY_AROUND = re.compile(rf"^(?P<sign>[+-]?)\s*{_CURRENCY}?\s*(?P<number>[^A-Za-zА-я€$£¥]*?)\s*{_CURRENCY}?$")
 _APOSTROPHES = str.maketrans({"’": "'", "ʼ": "'", "`": "'", "−": "-", "–": "-", "‒": "-", "‐": "-", "‑": "-"})
-_INTEGER = re.compile(r"[+-]?\d{1,9}(?:[.,]0+)?")
+_INTEGER = re.compile(r"[+-]?[0-9]{1,9}(?:[.,]0+)?")
+_DOUBT = re.compile(r"[?*!~]")
 
 Value = str | bool | int | Decimal | dt.date | None
 
@@ -89,7 +90,7 @@ def _word(cell: str, column: Column, dialect: Dialect) -> Value | Failure:  # no
 
 
 def _canonical(text: str, column: Column) -> str | Failure:
-    key = fold(text) or text
+    key = text if _DOUBT.search(text) else fold(text) or text  # "EURO?" says that somebody was not sure
     if key in column.values:
         return column.values[key]
     if column.code_list is not None:
@@ -172,9 +173,8 @@ def _unsigned(number: str, decimal: str, thousands: Sequence[str], *, negative: 
         )
     mark = marks[0] if marks else "."
     groups = "".join({" ", "'", *thousands, "," if mark == "." else "."} - {mark})
-    if not re.fullmatch(
-        rf"(?:\d+|\d{{1,3}}(?:([{re.escape(groups)}])\d{{3}})(?:\1\d{{3}})*)?(?:{re.escape(mark)}\d*)?", number
-    ):
+    whole = rf"[0-9]+|[0-9]{{1,3}}(?:([{re.escape(groups)}])[0-9]{{3}})(?:\1[0-9]{{3}})*"
+    if not re.fullmatch(rf"(?:{whole})?(?:{re.escape(mark)}[0-9]*)?", number):
         return Failure("not_a_number", f"is not an amount with {mark!r} as its decimal mark")
     plain = "".join(character for character in number if character.isdigit() or character == mark).replace(mark, ".")
     if not any(character.isdigit() for character in plain):
@@ -224,7 +224,7 @@ def _integer(cell: str, column: Column, dialect: Dialect) -> Value | Failure:  #
 
 def _boolean(cell: str, column: Column, dialect: Dialect) -> Value | Failure:  # noqa: ARG001
     text = trimmed(cell)
-    key = fold(text) or text
+    key = text if _DOUBT.search(text) else fold(text) or text
     word = column.values.get(key, key)
     if word in ("true", "yes", "1"):
         return True

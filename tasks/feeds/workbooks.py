@@ -46,7 +46,7 @@ _UNSTORED_FORMULA = re.compile(
 )
 
 
-class NotAWorkbook(Exception):  # noqa: N818 - a reason, turned into FileRefused by the reader
+class NotAWorkbook(Exception):
     """The file cannot be read as a workbook, or not the sheet that the contract wants; the message says why."""
 
 
