@@ -59,16 +59,13 @@ def classify(connection: Connection, since: date) -> dict[str, int]:
     Works in the caller's transaction. What comes out the same keeps its ``decided_at``.
     """
     connection.execute(text("select pg_advisory_xact_lock(hashtext('kontor classification'))"))
-    # A plan made for the day at hand: whether one customer or all are asked for decides which plan is good.
-    connection.execute(text("set local plan_cache_mode = force_custom_plan"))
+    connection.execute(text(_WORK_TABLES))
     _set_history_back(connection, since)
     for evaluation in _evaluation_days(connection, since):
-        connection.execute(
-            text(_DECIDE),
-            {"day": evaluation.day, "facts_on": evaluation.facts_on, "only": evaluation.organization_ids},
-        )
+        _decide(connection, evaluation)
     counts = connection.execute(text(_COUNTS)).one()
-    connection.execute(text("drop table former_class"))
+    connection.execute(text(_DROP_WORK_TABLES))
+    connection.execute(text(_PLAN_AS_BEFORE))
     return {str(name): int(value) for name, value in counts._mapping.items()}
 
 
@@ -211,7 +208,6 @@ def _override(row: Row[tuple[object, ...]]) -> Override:
 def _set_history_back(connection: Connection, since: date) -> None:
     """Bring the history to where it stood on the eve of ``since``; what is taken back is kept for comparison."""
     day = {"since": since}
-    connection.execute(text("create temporary table former_class (like ops.payer_class_history) on commit drop"))
     connection.execute(
         text(
             "insert into former_class select * from ops.payer_class_history"
@@ -222,6 +218,21 @@ def _set_history_back(connection: Connection, since: date) -> None:
     connection.exec_driver_sql("analyze former_class")
     connection.execute(text("delete from ops.payer_class_history where valid_from >= :since"), day)
     connection.execute(text("update ops.payer_class_history set valid_until = null where valid_until >= :since"), day)
+
+
+def _decide(connection: Connection, evaluation: _EvaluationDay) -> None:
+    """Decide one day: gather what is known into work tables, count them for the planner, then write what changed.
+
+    The planner's estimates through the functions of a past day are far too low. For everyone at once its nested
+    loops would take hours, so they are ruled out; for one customer they are right.
+    """
+    connection.execute(text(_PLAN_FOR_ALL if evaluation.organization_ids is None else _PLAN_FOR_FEW))
+    day = {"day": evaluation.day, "facts_on": evaluation.facts_on, "only": evaluation.organization_ids}
+    connection.execute(text(f"truncate {_FACTS}"))
+    for statement in (_RULES_IN_FORCE, _KNOWN, _PAID, _OVERDUE):
+        connection.execute(text(statement), day)
+    connection.execute(text(f"analyze {_FACTS}"))
+    connection.execute(text(_DECISIONS), day)
 
 
 def _evaluation_days(connection: Connection, since: date) -> list[_EvaluationDay]:
@@ -291,74 +302,115 @@ select count(*) filter (where a.payer_class = 'strict') as strict,
 from now_held a full join held_before b using (organization_id)
 """
 
-# One evaluation day. Read from top to bottom: the rules in force and what they look at; who is known; what was paid
-# and what is overdue, per customer and currency; each rule's figure for each customer; the first rule that holds;
-# what differs from the day before; why, in figures and in words. The former row is closed before the new one enters.
-_DECIDE = """
-with rule as materialized (
-    select r.*, (cast(:facts_on as date) - make_interval(months => r.window_months))::date as paid_after
-    from rules.payer_class r where r.valid @> cast(:day as date)
-), setting as materialized (
-    select distinct window_months, leave_out_disputed, paid_after from rule
-), known as materialized (
-    select k.organization_id from (
-        select s.organization_id from crm.newest_states_at(:facts_on) s
-        union
-        select i.organization_id from crm.ledger_entries l join crm.invoices i using (invoice_id)
-        where least(coalesce(l.issued_on, l.due_on), l.settled_on) <= :facts_on
-        union
-        select v.organization_id from rules.payer_class_override v where lower(v.valid) <= :day
-    ) k
-    where cast(:only as bigint[]) is null or k.organization_id = any(cast(:only as bigint[]))
+# Whether one customer or all are asked for decides which plan is good: never reuse one.
+_PLAN_FOR_FEW = "set local plan_cache_mode = force_custom_plan; set local enable_nestloop to default"
+_PLAN_FOR_ALL = "set local plan_cache_mode = force_custom_plan; set local enable_nestloop = off"
+_PLAN_AS_BEFORE = "set local plan_cache_mode to default; set local enable_nestloop to default"
+
+_FACTS = "payer_rule, payer_known, payer_paid, payer_overdue"
+
+# Per customer, setting (window and what to do with disputes) and currency; payer_rule holds the rules in force.
+_WORK_TABLES = """
+create temporary table former_class (like ops.payer_class_history) on commit drop;
+create temporary table payer_rule (like rules.payer_class) on commit drop;
+alter table payer_rule add column paid_after date;
+create temporary table payer_known (organization_id bigint) on commit drop;
+create temporary table payer_paid (
+    organization_id bigint, window_months integer, leave_out_disputed boolean, currency text,
+    settled bigint, days bigint, late bigint, weight numeric, weighted_days numeric, weighted_late numeric
+) on commit drop;
+create temporary table payer_overdue (
+    organization_id bigint, leave_out_disputed boolean, currency text, overdue bigint, worst integer
+) on commit drop
+"""
+
+_DROP_WORK_TABLES = f"drop table former_class, {_FACTS}"
+
+_RULES_IN_FORCE = """
+insert into payer_rule
+select r.*, (cast(:facts_on as date) - make_interval(months => r.window_months))::date
+from rules.payer_class r where r.valid @> cast(:day as date)
+"""
+
+_KNOWN = """
+insert into payer_known
+select k.organization_id from (
+    select s.organization_id from crm.newest_states_at(:facts_on) s
+    union
+    select i.organization_id from crm.ledger_entries l join crm.invoices i using (invoice_id)
+    where least(coalesce(l.issued_on, l.due_on), l.settled_on) <= :facts_on
+    union
+    select v.organization_id from rules.payer_class_override v where lower(v.valid) <= :day
+) k
+where cast(:only as bigint[]) is null or k.organization_id = any(cast(:only as bigint[]))
+"""
+
+# The day after the last snapshot that listed an invoice is looked up once per snapshot, not once per invoice: it is
+# settled_after + 1 of crm.settlements_at, which a million invoices would ask for one by one.
+_PAID = """
+insert into payer_paid
+with snapshot as materialized (
+    select source, as_of, lag(as_of) over (partition by source order by as_of) + 1 as earliest
+    from landing.feed_files where state = 'applied' and mode = 'snapshot' and feed = 'open_items'
+), setting as (
+    select distinct window_months, leave_out_disputed, paid_after from payer_rule
 ), paid as (
-    select s.organization_id, s.currency, s.disputed, greatest(s.amount, 0) as weight, p.paid_on,
-           greatest(p.paid_on - s.due_on, 0) as days_late
+    select s.organization_id, s.currency, s.disputed, s.due_on, greatest(s.amount, 0) as weight,
+           coalesce(s.settled_on, n.earliest, s.settled_by) as paid_on
     from crm.settlements_at(:facts_on) s
-    cross join lateral (select coalesce(s.settled_on, s.settled_after + 1, s.settled_by) as paid_on) p
+    left join snapshot n on n.source = s.source and n.as_of = s.settled_by
     where s.document_type = 'invoice' and s.settled_by > (select min(paid_after) from setting)
       and (cast(:only as bigint[]) is null or s.organization_id = any(cast(:only as bigint[])))
-), payment as materialized (
-    select p.organization_id, g.window_months, g.leave_out_disputed, p.currency, count(*) as settled,
-           sum(p.days_late) as days, count(*) filter (where p.days_late > 0) as late,
-           sum(p.weight) as weight, sum(p.weight * p.days_late) as weighted_days,
-           coalesce(sum(p.weight) filter (where p.days_late > 0), 0) as weighted_late
-    from paid p join setting g on p.paid_on > g.paid_after and not (g.leave_out_disputed and p.disputed)
-    group by p.organization_id, g.window_months, g.leave_out_disputed, p.currency
-), overdue as materialized (
-    select o.organization_id, g.leave_out_disputed, o.currency, count(*) as overdue,
-           max(cast(:facts_on as date) - o.due_on) as worst
-    from crm.open_items_at(:facts_on) o
-    join (select distinct leave_out_disputed from setting) g on not (g.leave_out_disputed and o.disputed)
-    where o.document_type = 'invoice' and o.open_amount > 0 and o.due_on < :facts_on
-      and (cast(:only as bigint[]) is null or o.organization_id = any(cast(:only as bigint[])))
-    group by o.organization_id, g.leave_out_disputed, o.currency
-), payment_total as materialized (
+), judged as (
+    select organization_id, currency, disputed, weight, paid_on, greatest(paid_on - due_on, 0) as days_late from paid
+)
+select j.organization_id, g.window_months, g.leave_out_disputed, j.currency, count(*), sum(j.days_late),
+       count(*) filter (where j.days_late > 0), sum(j.weight), sum(j.weight * j.days_late),
+       coalesce(sum(j.weight) filter (where j.days_late > 0), 0)
+from judged j join setting g on j.paid_on > g.paid_after and not (g.leave_out_disputed and j.disputed)
+group by j.organization_id, g.window_months, g.leave_out_disputed, j.currency
+"""
+
+_OVERDUE = """
+insert into payer_overdue
+select o.organization_id, g.leave_out_disputed, o.currency, count(*), max(cast(:facts_on as date) - o.due_on)
+from crm.open_items_at(:facts_on) o
+join (select distinct leave_out_disputed from payer_rule) g on not (g.leave_out_disputed and o.disputed)
+where o.document_type = 'invoice' and o.open_amount > 0 and o.due_on < :facts_on
+  and (cast(:only as bigint[]) is null or o.organization_id = any(cast(:only as bigint[])))
+group by o.organization_id, g.leave_out_disputed, o.currency
+"""
+
+# One evaluation day. Read from top to bottom: each rule's figure for each customer; the first rule that holds; what
+# differs from the day before; why, in figures and in words. The former row is closed before the new one enters.
+_DECISIONS = """
+with payment_total as materialized (
     select organization_id, window_months, leave_out_disputed, 'count' as weighting, null::text as currency,
            sum(settled) as evidence, sum(settled) as weight, sum(days) as days, sum(late) as late
-    from payment group by organization_id, window_months, leave_out_disputed
+    from payer_paid group by organization_id, window_months, leave_out_disputed
     union all
     select organization_id, window_months, leave_out_disputed, 'amount', currency,
            settled, weight, weighted_days, weighted_late
-    from payment where weight > 0
+    from payer_paid where weight > 0
 ), overdue_total as materialized (
     select organization_id, leave_out_disputed, 'count' as weighting, null::text as currency,
            sum(overdue) as evidence, max(worst) as worst
-    from overdue group by organization_id, leave_out_disputed
+    from payer_overdue group by organization_id, leave_out_disputed
     union all
-    select organization_id, leave_out_disputed, 'amount', currency, overdue, worst from overdue
+    select organization_id, leave_out_disputed, 'amount', currency, overdue, worst from payer_overdue
 ), figure as (
     select r.rule_id, t.organization_id, t.currency, t.evidence,
            case r.metric when 'mean_days_late' then t.days / t.weight else t.late / t.weight end as value
-    from rule r join payment_total t using (window_months, leave_out_disputed, weighting)
+    from payer_rule r join payment_total t using (window_months, leave_out_disputed, weighting)
     where r.metric in ('mean_days_late', 'late_share') and t.evidence >= r.minimum_evidence
     union all
     select r.rule_id, k.organization_id, t.currency, coalesce(t.evidence, 0), coalesce(t.worst, 0)
-    from rule r cross join known k
+    from payer_rule r cross join payer_known k
     left join overdue_total t on t.organization_id = k.organization_id
         and t.leave_out_disputed = r.leave_out_disputed and t.weighting = r.weighting
     where r.metric = 'worst_open_days_overdue' and coalesce(t.evidence, 0) >= r.minimum_evidence
     union all
-    select r.rule_id, k.organization_id, null, 0, null from rule r cross join known k where r.metric = 'always'
+    select r.rule_id, k.organization_id, null, 0, null from payer_rule r cross join payer_known k where r.metric = 'always'
 ), worst_figure as (
     select distinct on (organization_id, rule_id) * from figure
     order by organization_id, rule_id, value desc, currency
@@ -367,7 +419,7 @@ with rule as materialized (
 ), matched as (
     select distinct on (f.organization_id) f.organization_id, f.currency, f.evidence, f.value, b.bound, r.*
     from worst_figure f
-    join rule r using (rule_id)
+    join payer_rule r using (rule_id)
     left join held h on h.organization_id = f.organization_id
     cross join lateral (
         select r.threshold + case when h.rule_id is distinct from r.rule_id then 0
@@ -385,13 +437,13 @@ with rule as materialized (
            case when v.payer_class_override_id is null then m.metric end as metric,
            m.operator, m.threshold, m.bound, m.value, m.evidence, m.currency, m.weighting,
            m.window_months, m.leave_out_disputed
-    from known k
+    from payer_known k
     left join matched m on m.organization_id = k.organization_id
     left join rules.payer_class_override v
         on v.organization_id = k.organization_id and v.valid @> cast(:day as date)
 ), usual as (
     -- What the figures show where no figure decided: what the first rule looks at.
-    select window_months, leave_out_disputed from rule order by metric = 'always', rank limit 1
+    select window_months, leave_out_disputed from payer_rule order by metric = 'always', rank limit 1
 ), changed as (
     select d.*, coalesce(d.metric, 'always') <> 'always' as by_figure,
            case when coalesce(d.metric, 'always') <> 'always' then d.window_months
