@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from flows.commands import demo, feeds, reading, running, servers, status
+from flows.commands import demo, feeds, reading, servers, status, taking_in
 from flows.commands.screen import show_bug, show_error
 
 app = typer.Typer(
@@ -26,12 +26,12 @@ FIRST, FILES, ANSWERS, WORK = "To begin with", "Files that come in", "What the d
 
 app.command(rich_help_panel=FIRST)(demo.demo)
 app.command(rich_help_panel=FIRST)(status.status)
-app.command("import", rich_help_panel=FILES)(running.import_files)
+app.command("import", rich_help_panel=FILES)(taking_in.import_files)
 app.add_typer(feeds.contracts, name="contracts", rich_help_panel=FILES)
 app.add_typer(reading.quarantine, name="quarantine", rich_help_panel=FILES)
 app.command(rich_help_panel=ANSWERS)(reading.report)
 app.add_typer(reading.payer_class, name="payer-class", rich_help_panel=ANSWERS)
-app.command(rich_help_panel=WORK)(running.run)
+app.command(rich_help_panel=WORK)(taking_in.run)
 app.command(rich_help_panel=WORK)(servers.up)
 app.command(rich_help_panel=WORK)(servers.down)
 app.add_typer(servers.db, name="db", rich_help_panel=WORK)

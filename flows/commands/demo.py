@@ -271,14 +271,14 @@ def _print_story(overdue: list[dict[str, Any]], classes: list[dict[str, Any]]) -
     worst = max(red, key=lambda row: (row["days_overdue"], row["open_amount"]))
     number = str(worst["customer_number"])
     mine = [row for row in red if row["customer_number"] == number]
-    why = next(row["reason"] for row in classes if row["customer_number"] == number)
+    why = next(row for row in classes if row["customer_number"] == number)
     out().print(f"\nOne of them: {number} {printable(worst['customer_name'])}", style="bold")
     for row in sorted(mine, key=lambda row: -row["days_overdue"])[:4]:
         amount = money(row["open_amount"], row["currency"])
         out().print(
             f"  invoice {row['invoice_number']}: {amount}, due {row['due_on']}, {row['days_overdue']} days late"
         )
-    out().print(f"  red because: {printable(why)}")
+    out().print(f"  red since {why['valid_from']}, because then: {printable(why['reason'])}")
     return number
 
 

@@ -1,4 +1,4 @@
-"""`kontor run` and `kontor import`: flows in this process, reported to Prefect, shown as they go.
+"""Flows in this process, reported to Prefect: which flow, which contract, which parameters, and what became of it.
 
 Order: the database, Prefect's server, its settings in the environment, and only then Prefect itself and the flows.
 """
@@ -12,13 +12,10 @@ import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from flows.commands.screen import AsList, ListFormat, bar, logs_folder, out, parse_day, say, settings_in_force
+from flows.commands.screen import bar, logs_folder, say
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -26,7 +23,6 @@ if TYPE_CHECKING:
     from configs.settings import Settings
     from tasks.errors import KontorError
     from tasks.feeds.contracts import FeedContract
-    from tasks.reports.rows import Report
 
 FLOWS_FOLDER = Path(__file__).resolve().parents[1]
 
@@ -38,10 +34,6 @@ FLOW_OF_FEED: Mapping[str, str] = {
     "settled_items": "payment_sync",
 }
 
-_COUNTS = ("rows_read", "inserted", "updated", "unchanged", "quarantined", "superseded", "settled")
-
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show Prefect's log too.")]
-
 
 @dataclass(frozen=True)
 class Finished:
@@ -49,80 +41,8 @@ class Finished:
 
     flow: str
     counts: Mapping[str, int]
-    files: Report
+    files: list[dict[str, object]]
     error: KontorError | None
-
-
-def run(
-    flow: Annotated[str, typer.Argument(metavar="FLOW", help="The flow's name, such as payment_sync.")],
-    as_of: Annotated[
-        date | None, typer.Option("--as-of", parser=parse_day, metavar="DATE", help="Business date; default today.")
-    ] = None,
-    dry_run: Annotated[
-        bool | None,
-        typer.Option("--dry-run/--live", help="Try without keeping anything, or do it. Default: as the flow says."),
-    ] = None,
-    param: Annotated[
-        list[str] | None, typer.Option("--param", metavar="K=V", help="A parameter of the flow; may be repeated.")
-    ] = None,
-    verbose: Verbose = False,
-    form: AsList = ListFormat.table,
-) -> None:
-    """Run a flow here and now.
-
-    customer_import and payment_sync send nothing and delete nothing: they do their work unless --dry-run is given. A
-    flow that sends or destroys only tries unless --live is given.
-    """
-    name = flow_named(flow)
-    settings = settings_in_force()
-    given = {**({"as_of": [str(as_of)]} if as_of else {}), **_pairs(param or [])}
-    if dry_run is not None:
-        given["dry_run"] = [str(dry_run)]
-    with flows_ready(settings, verbose=verbose):
-        finished = [run_flow(settings, name, checked_parameters(name, given))]
-    conclude(finished, form, dry_run=bool(dry_run))
-
-
-def import_files(
-    files: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="Files to take in.")],
-    contract: Annotated[
-        str | None, typer.Option(help="Name or path of their contract; default: by the file's name.")
-    ] = None,
-    as_of: Annotated[
-        date | None,
-        typer.Option(
-            "--as-of", parser=parse_day, metavar="DATE", help="The files' business date, where they do not say it."
-        ),
-    ] = None,
-    revision: Annotated[
-        int | None, typer.Option(min=1, max=999, help="Above 1 for a file that corrects one of the same date.")
-    ] = None,
-    accept_guard: Annotated[
-        list[str] | None, typer.Option("--accept-guard", metavar="NAME", help="A guard to overrule, with --reason.")
-    ] = None,
-    reason: Annotated[str, typer.Option(help="Why a guard is overruled.")] = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Read, check and count, but keep nothing.")] = False,
-    verbose: Verbose = False,
-    form: AsList = ListFormat.table,
-) -> None:
-    """Take files in: read by their contract, bad rows set aside with a reason, the good ones applied."""
-    settings = settings_in_force()
-    named = contract_reference(settings, contract)
-    batches = _batches(settings, files, named, one_by_one=dry_run)
-    given = {
-        "contract": named,
-        "file_as_of": as_of,
-        "revision": revision,
-        "accept_guards": tuple(accept_guard or ()),
-        "reason": reason,
-        "dry_run": dry_run,
-    }
-    with flows_ready(settings, verbose=verbose):
-        finished = [
-            run_flow(settings, flow, parameters_model(flow)(**given, files=tuple(map(str, batch))), batch)
-            for flow, batch in batches
-        ]
-    conclude(finished, form, dry_run=dry_run)
 
 
 # --- which flow, which contract ---------------------------------------------------------------------------------------
@@ -176,26 +96,6 @@ def contract_of(settings: Settings, path: Path, reference: str | None) -> FeedCo
     )
 
 
-def _batches(
-    settings: Settings, files: Sequence[Path], reference: str | None, *, one_by_one: bool
-) -> list[tuple[str, list[Path]]]:
-    """The files per flow, customers first; each alone where nothing is kept and each is to be told of by itself."""
-    from tasks.errors import UsageError
-
-    flows: dict[str, list[Path]] = {name: [] for name in dict.fromkeys(FLOW_OF_FEED.values())}
-    for path in files:
-        contract = contract_of(settings, path, reference)
-        if contract.feed not in FLOW_OF_FEED:
-            raise UsageError(
-                f"Contract {contract.name} describes {contract.feed}, which no flow takes.",
-                hint=f"Feeds that are taken: {', '.join(FLOW_OF_FEED)}.",
-            )
-        flows[FLOW_OF_FEED[contract.feed]].append(path.resolve())
-    if one_by_one:
-        return [(flow, [path]) for flow, paths in flows.items() for path in paths]
-    return [(flow, paths) for flow, paths in flows.items() if paths]
-
-
 # --- parameters -------------------------------------------------------------------------------------------------------
 
 
@@ -210,7 +110,8 @@ def parameters_model(flow: str) -> type[BaseModel]:
     return model
 
 
-def _pairs(params: Sequence[str]) -> dict[str, list[str]]:
+def texts_of_parameters(params: Sequence[str]) -> dict[str, list[str]]:
+    """The texts given per parameter name by ``--param``; UsageError for one that is not NAME=VALUE."""
     from tasks.errors import UsageError
 
     found: dict[str, list[str]] = {}
@@ -335,98 +236,32 @@ def _newest_run(settings: Settings) -> int:
         return int(connection.scalar(text("select coalesce(max(run_id), 0) from report.runs")) or 0)
 
 
-def _registered(settings: Settings, after: int, files: Sequence[Path]) -> Report:
+def _registered(settings: Settings, after: int, files: Sequence[Path]) -> list[dict[str, object]]:
     """The files that this process's runs after ``after`` registered, and those among ``files`` that were in already."""
     from sqlalchemy import text
 
     from tasks.feeds.intake import fingerprint_of
-    from tasks.reports.rows import Column, Report
     from tasks.stack import connected
 
     digests = [fingerprint_of(path).sha256 for path in files if path.is_file()]
     mine = {"after": after, "host": socket.gethostname(), "process_id": os.getpid(), "digests": digests}
     with connected(settings) as connection:
-        result = connection.execute(text(_FILES_OF_RUNS), mine)
-        columns = tuple(Column(name, "integer" if name in _COUNTS else "text") for name in result.keys())  # noqa: SIM118
-        return Report("feed_files", None, columns, tuple(tuple(row) for row in result))
+        return [dict(row) for row in connection.execute(text(_FILES_OF_RUNS), mine).mappings()]
 
 
 _FILES_OF_RUNS = """
 with mine as (
     select run_id from report.runs where run_id > :after and host = :host and process_id = :process_id
 )
-select f.file_name, f.contract, f.as_of,
-       case when f.run_id in (select run_id from mine) then f.state else 'known' end as state,
+select f.file_name, f.contract, f.as_of, f.state,
        f.rows_read, f.inserted, f.updated, f.unchanged, f.quarantined, f.superseded, f.settled
 from report.feed_files f
-where f.run_id in (select run_id from mine) or (f.sha256 = any(:digests) and f.state <> 'refused')
-order by f.received_at, f.file_name
+where f.run_id in (select run_id from mine)
+union all
+-- Taken in before: what became of its rows then is not what became of them now.
+select f.file_name, f.contract, f.as_of, 'known', 0, 0, 0, 0, 0, 0, 0
+from report.feed_files f
+where f.run_id not in (select run_id from mine) and f.sha256 = any(:digests) and f.state <> 'refused'
+  and f.sha256 not in (select m.sha256 from report.feed_files m where m.run_id in (select run_id from mine))
+order by as_of, file_name
 """
-
-
-# --- telling ----------------------------------------------------------------------------------------------------------
-
-
-def conclude(finished: Sequence[Finished], form: ListFormat, *, dry_run: bool) -> None:
-    """Print what became of the files and what to do next, then raise what went wrong.
-
-    Raises:
-        The error of the one run that failed; PartlyDone where others did their work.
-    """
-    from tasks.reports.formats import as_json
-
-    if form is ListFormat.json:
-        for item in finished[:1]:
-            rows = tuple(row for each in finished for row in each.files.rows)
-            out().file.write(as_json(type(item.files)("feed_files", None, item.files.columns, rows)))
-    else:
-        _print_outcome(finished, dry_run=dry_run)
-    errors = [item.error for item in finished if item.error is not None]
-    if errors:
-        raise _joined(errors, all_failed=len(errors) == len(finished))
-
-
-def _joined(errors: Sequence[KontorError], *, all_failed: bool) -> KontorError:
-    from tasks.errors import BadInput, PartlyDone
-
-    told = "\n".join(error.message for error in errors)
-    hint = next((error.hint for error in errors if error.hint), "")
-    if not all_failed:
-        return PartlyDone(told, hint=hint)
-    refusals = len(errors) > 1 and all(isinstance(error, BadInput) for error in errors)
-    return BadInput(told, hint=hint) if refusals else errors[0]
-
-
-def _print_outcome(finished: Sequence[Finished], *, dry_run: bool) -> None:
-    from rich.text import Text
-
-    from tasks.reports.terminal import print_table, state_text
-
-    console = out()
-    rows = [row for item in finished for row in item.files.rows]
-    if rows:
-        headings = [name.replace("_", " ") for name in finished[0].files.names]
-        cells = [
-            [
-                state_text(str(value)) if at == 3 else Text("–" if value is None else str(value))
-                for at, value in enumerate(row)
-            ]
-            for row in rows
-        ]
-        print_table(console, headings, cells, [False] * 4 + [True] * len(_COUNTS))
-    for item in finished:
-        told = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in item.counts.items() if count)
-        if dry_run and item.error is None:
-            console.print(f"{item.flow}, dry run, nothing was kept: {told or 'nothing to do'}")
-        elif not item.counts.get("rows_read") and not item.files.rows and item.error is None:
-            console.print(f"{item.flow}: {told or 'nothing new to take in'}")
-    _print_next(finished, dry_run=dry_run)
-
-
-def _print_next(finished: Sequence[Finished], *, dry_run: bool) -> None:
-    replayed = sum(item.counts.get("replayed", 0) for item in finished)
-    if replayed:
-        out().print(f"{replayed} rows that had waited in quarantine for a customer were taken in.")
-    aside = sum(item.counts.get("quarantined", 0) for item in finished)
-    if aside and not dry_run:
-        out().print(f"{aside} rows could not be used; see them with: kontor quarantine list")

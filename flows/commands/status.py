@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.text import Text
     from sqlalchemy import Connection
 
-    from tasks.reports.rows import Report
+    from tasks.reports.rows import Column, Report
 
 LAST_RUNS = 8
 MOST_LINES = 12
@@ -95,28 +95,26 @@ def _print_feeds(feeds: Report) -> None:
 
 def _print_section(title: str, report: Report, names: Sequence[str]) -> None:
     from tasks.reports.formats import is_numeric
-    from tasks.reports.terminal import cell_of, print_table
+    from tasks.reports.terminal import print_table
 
     console = out()
     if not report.rows:
         return
     console.print(f"\n{title}", style="bold")
-    chosen = report.only(names)
-    rows = [
-        [
-            _cell(name, cell_of(column, value, None), value)
-            for name, column, value in zip(chosen.names, chosen.columns, row, strict=True)
-        ]
-        for row in chosen.rows[:MOST_LINES]
-    ]
-    headings = [name.replace("_", " ") for name in chosen.names]
-    print_table(console, headings, rows, [is_numeric(column) for column in chosen.columns])
-    if len(chosen.rows) > MOST_LINES:
-        console.print(f"and {len(chosen.rows) - MOST_LINES} more")
+    columns = [column for name in names for column in report.columns if column.name == name]
+    rows = [[_cell(column, record) for column in columns] for record in report.records()[:MOST_LINES]]
+    print_table(console, [c.name.replace("_", " ") for c in columns], rows, [is_numeric(c) for c in columns])
+    if len(report.rows) > MOST_LINES:
+        console.print(f"and {len(report.rows) - MOST_LINES} more")
 
 
-def _cell(name: str, shown: Text, value: object) -> Text | str:
-    """Counts and reasons in words instead of JSON."""
+def _cell(column: Column, record: Mapping[str, object]) -> Text | str:
+    """A cell with counts and reasons in words instead of JSON."""
+    from tasks.reports.terminal import cell_of
+
+    name, value = column.name, record[column.name]
+    if name == "state" and record.get("dry_run"):
+        return f"{value} (dry run)"
     if name == "counts" and isinstance(value, Mapping):
         wanted = ("rows_read", "inserted", "updated", "quarantined", "settled", "files_refused")
         return ", ".join(f"{value[key]} {key.replace('_', ' ')}" for key in wanted if value.get(key)) or "–"
@@ -124,7 +122,7 @@ def _cell(name: str, shown: Text, value: object) -> Text | str:
         from tasks.reports.rows import printable
 
         return printable("; ".join(str(reason) for reason in value))
-    return shown
+    return cell_of(column, value, None)
 
 
 def _print_next(found: Mapping[str, Report]) -> None:

@@ -59,7 +59,7 @@ def shown(column: Column, value: object, currency: str | None) -> str:
     if isinstance(value, dict | list):
         return printable(json.dumps(json_value(value), ensure_ascii=False))
     if column.kind == "instant" and value is not None:
-        return cell_text(value)[:16]  # to the minute: a person compares days
+        return f"{cell_text(value)[:16]}Z"  # to the minute, in UTC
     if isinstance(value, int) and not isinstance(value, bool) and column.name.endswith("_id"):
         return str(value)
     return printable(cell_text(value))
