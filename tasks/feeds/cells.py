@@ -79,7 +79,7 @@ def tagged_array(values: Sequence[object]) -> pa.Array:
     """Return a whole column of workbook cells as marked text; quick where the column is of one type."""
     kinds = set(map(type, values))
     if kinds <= {str}:
-        return _texts(pa.array(values, pa.string()))
+        return protect(pa.array(values, pa.string()))
     if kinds <= {float}:
         return _numbers(pa.array(values, pa.float64()))
     if kinds <= {dt.date}:
@@ -89,10 +89,6 @@ def tagged_array(values: Sequence[object]) -> pa.Array:
 
 def protect(cells: pa.Array) -> pa.Array:
     """Return text cells so that none can be taken for a typed one."""
-    return _texts(cells)
-
-
-def _texts(cells: pa.Array) -> pa.Array:
     clash = pc.match_substring_regex(cells, STARTS_WITH_TAG)
     if not pc.any(clash).as_py():
         return cells

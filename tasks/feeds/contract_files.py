@@ -110,7 +110,7 @@ def _ancestry(path: Path) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
     return documents, tuple(chain)
 
 
-class _StrictLoader(yaml.SafeLoader):
+class _StrictLoader(yaml.CSafeLoader):
     """YAML 1.2's plain words: only true and false are truth values, dates stay texts, no key twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:

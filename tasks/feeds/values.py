@@ -13,7 +13,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from typing import NamedTuple
 
 from tasks.feeds.cells import BLANKS, BOOLEAN, DATE, ERROR, ERROR_TEXTS, NUMBER, shown
-from tasks.feeds.code_lists import codes_of, spellings_of
+from tasks.feeds.code_lists import spellings_of
 from tasks.feeds.contracts import Column, Dialect
 from tasks.feeds.dates import excel_serial, parse_date, within_years
 from tasks.feeds.folding import fold
@@ -236,8 +236,3 @@ def _boolean(cell: str, column: Column, dialect: Dialect) -> Value | Failure:  #
 def constant_value(text: str, column: Column, dialect: Dialect) -> Value | Failure:
     """Return the value of a contract's constant or default, which is written by the rules for text with a point."""
     return parser_for(column, Dialect(decimal=".", excel_serial_dates=dialect.excel_serial_dates))(text)
-
-
-def is_known_code(code_list: str, text: str) -> bool:
-    """Return whether the text is a code of the list as it stands."""
-    return text in codes_of(code_list)

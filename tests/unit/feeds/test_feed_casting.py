@@ -23,6 +23,7 @@ from tasks.feeds.values import Failure, parse_money, parser_for
 from tests.unit.feeds.conftest import HEADER, Extend, WriteText, WriteWorkbook
 
 COMMA = ";".join
+OPEN_ITEMS = load_contract("open_items")  # once: the same contract for every example of a property
 
 
 @pytest.fixture(scope="module")
@@ -451,7 +452,7 @@ def test_no_text_can_stop_casting(tmp_path_factory: pytest.TempPathFactory, cell
         csv.writer(file, quoting=csv.QUOTE_ALL).writerows(
             [header, ["K", "1", "", "2026-01-01", "EUR", "1", "1", ""], cells]
         )
-    contract = load_contract("open_items")
+    contract = OPEN_ITEMS
     raw = read_table(path, contract)
     table = cast_table(raw, contract)
     assert len(table.frame) == len(raw.frame)

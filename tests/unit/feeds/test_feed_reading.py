@@ -6,6 +6,7 @@ import csv
 import datetime as dt
 import pickle
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import openpyxl
@@ -13,16 +14,21 @@ import pytest
 import xlwt
 from hypothesis import given
 from hypothesis import strategies as st
+from odf.opendocument import OpenDocumentSpreadsheet
+from odf.table import Table, TableCell, TableRow
+from odf.text import P
 
 from tasks.errors import FileRefused
 from tasks.feeds.cells import shown
 from tasks.feeds.contracts import FeedContract, load_contract
 from tasks.feeds.headings import alias_ranks, match_header
 from tasks.feeds.reading import RawTable, raw_rows, read_table
+from tasks.feeds.workbooks import NotAWorkbook, PanicIsRefusal
 from tests.unit.feeds.conftest import HEADER, Extend, WriteText, WriteWorkbook
 
 ROW = ("C1", "F1", "2026-01-31", "EUR", "10.00")
 COMMA = ",".join
+OPEN_ITEMS = load_contract("open_items")  # once: the same contract for every example of a property
 
 
 @pytest.fixture(scope="module")
@@ -341,7 +347,45 @@ def test_any_text_comes_back_as_it_was_written(tmp_path_factory: pytest.TempPath
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, quoting=csv.QUOTE_ALL)
         writer.writerows([[*HEADER, "Note", "Other"], ["K", texts[0], texts[1], "EUR", "1", texts[2], texts[3]]])
-    raw = read_table(path, load_contract("open_items"))
+    raw = read_table(path, OPEN_ITEMS)
     cells = raw_rows(raw, [2])[0]["cells"]
     assert isinstance(cells, dict)
     assert [cells[name] for name in ("Invoice number", "Due date", "Note", "Other")] == texts
+
+
+def test_an_ods_is_read(tmp_path: Path, open_items: FeedContract) -> None:
+    """An OpenDocument sheet is read like any other: text stays text, numbers are numbers."""
+    document = OpenDocumentSpreadsheet()
+    sheet = Table(name="Open")
+    for row, cells in enumerate([HEADER, ("C1", "0012", "2026-01-31", "EUR", "12.5")]):
+        line = TableRow()
+        for position, text in enumerate(cells):
+            number = {"valuetype": "float", "value": text} if row and position == 4 else {"valuetype": "string"}
+            cell = TableCell(**number)
+            cell.addElement(P(text=text))
+            line.addElement(cell)
+        sheet.addElement(line)
+    document.spreadsheet.addElement(sheet)
+    document.save(str(tmp_path / "x.ods"))
+    raw = read_table(tmp_path / "x.ods", open_items)
+    assert (column(raw, "invoice_number"), column(raw, "amount"), raw.tells_errors) == (["0012"], ["12.5"], False)
+
+
+def test_a_panic_inside_the_reader_is_a_refusal() -> None:
+    """A panic derives from BaseException; it becomes a reason, and a person's Ctrl-C does not."""
+    panic = type("PanicException", (BaseException,), {})
+    with pytest.raises(NotAWorkbook, match="broke down"), PanicIsRefusal():
+        raise panic("index out of bounds")
+    with pytest.raises(KeyboardInterrupt), PanicIsRefusal():
+        raise KeyboardInterrupt
+
+
+def test_files_of_other_readers_test_sets(real_data: Path, open_items: FeedContract) -> None:
+    """A sample of odd and hostile files: each gives a table or a refusal with reasons, nothing else."""
+    files = sorted(
+        path for path in (real_data / "spreadsheets").rglob("*") if path.is_file() and path.stat().st_size < 50_000
+    )
+    assert len(files) > 100
+    for path in files[::5]:
+        with suppress(FileRefused):
+            assert isinstance(read_table(path, open_items), RawTable)
