@@ -167,10 +167,50 @@ def upgrade(settings: Settings, progress: Progress = _silent) -> None:
         for schema in SCHEMAS:
             connection.exec_driver_sql(f"create schema if not exists {schema}")
         command.upgrade(_alembic(connection), "head")
-        for script in view_scripts():
-            _run_script(connection, script)
+        _rebuild_views(connection)
         seed_rules(connection)
         _settle_installation(connection, settings)
+
+
+def _rebuild_views(connection: Connection) -> None:
+    """Drop Kontor's views and their functions and make them anew; grants follow from the default privileges.
+
+    Somebody's own views on top of them would be dropped along, so they are looked for first and named.
+    """
+    foreign = connection.scalars(text(_FOREIGN_DEPENDENTS)).all()
+    if foreign:
+        raise Refused(
+            f"Views that are not Kontor's stand on schema report: {', '.join(foreign)}. Nothing was changed.",
+            hint="Keep their definitions, drop them, run `kontor db upgrade`, and create them again.",
+        )
+    for statement in connection.scalars(text(_DROP_VIEWS)).all():
+        connection.exec_driver_sql(statement)
+    for script in view_scripts():
+        _run_script(connection, script)
+
+
+_FOREIGN_DEPENDENTS = """
+select distinct n.nspname || '.' || c.relname
+from pg_depend d
+join pg_rewrite r on r.oid = d.objid and d.classid = 'pg_rewrite'::regclass
+join pg_class c on c.oid = r.ev_class
+join pg_namespace n on n.oid = c.relnamespace
+where n.nspname <> 'report'
+  and (d.refobjid in (select oid from pg_class where relnamespace = 'report'::regnamespace)
+       or d.refobjid in (select oid from pg_proc
+                         where pronamespace = any(array['report', 'crm', 'ops']::regnamespace[])))
+order by 1
+"""
+
+# Functions of the view scripts are the ones written in plain SQL; triggers' and migrations' functions are not.
+_DROP_VIEWS = """
+select format('drop view if exists %s cascade', c.oid::regclass)
+from pg_class c where c.relkind = 'v' and c.relnamespace = 'report'::regnamespace
+union all
+select format('drop function if exists %s cascade', p.oid::regprocedure)
+from pg_proc p join pg_language l on l.oid = p.prolang
+where l.lanname = 'sql' and p.pronamespace = any(array['report', 'crm', 'ops']::regnamespace[])
+"""
 
 
 def view_scripts() -> list[Path]:

@@ -95,8 +95,9 @@ def test_every_public_function_says_what_comes_back() -> None:
         if ast.get_docstring(tree) is None:
             missing.append(str(path))
         for node in tree.body:
-            public = isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
-            if public and ast.get_docstring(node) is None:
+            if not isinstance(node, ast.FunctionDef | ast.ClassDef) or node.name.startswith("_"):
+                continue
+            if ast.get_docstring(node) is None:
                 missing.append(f"{path.name}:{node.name}")
     assert missing == []
 
