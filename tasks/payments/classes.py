@@ -410,7 +410,8 @@ with payment_total as materialized (
         and t.leave_out_disputed = r.leave_out_disputed and t.weighting = r.weighting
     where r.metric = 'worst_open_days_overdue' and coalesce(t.evidence, 0) >= r.minimum_evidence
     union all
-    select r.rule_id, k.organization_id, null, 0, null from payer_rule r cross join payer_known k where r.metric = 'always'
+    select r.rule_id, k.organization_id, null, 0, null from payer_rule r cross join payer_known k
+    where r.metric = 'always'
 ), worst_figure as (
     select distinct on (organization_id, rule_id) * from figure
     order by organization_id, rule_id, value desc, currency
@@ -455,7 +456,8 @@ with payment_total as materialized (
     left join held h on h.organization_id = d.organization_id
     where (h.payer_class, h.rule_id, h.rule_version) is distinct from (d.payer_class, d.rule_id, d.rule_version)
 ), explained as (
-    select c.*, coalesce(p.evidence, 0) as settled, coalesce(o.evidence, 0) as overdue,
+    select c.*, case c.shown_months when 1 then '1 month' else coalesce(c.shown_months, 0) || ' months' end as months,
+           coalesce(p.evidence, 0) as settled, coalesce(o.evidence, 0) as overdue,
            jsonb_build_object(
                'facts_on', cast(:facts_on as date), 'window_months', c.shown_months,
                'disputed_left_out', c.shown_left_out,
@@ -486,13 +488,13 @@ with payment_total as materialized (
     select e.*, case
         when e.by_hand then format('set by hand until %s (override %s says why)', e.until, e.rule_version)
         when e.metric = 'mean_days_late' then format(
-            'paid on average %s days late%s over %s in %s months (%s%s %s)', e.spoken, e.weighted,
+            'paid on average %s days late%s over %s in %s (%s%s %s)', e.spoken, e.weighted,
             case e.evidence when 1 then '1 invoice' else e.evidence || ' invoices' end,
-            e.window_months, e.still, e.compared, trim_scale(e.bound))
+            e.months, e.still, e.compared, trim_scale(e.bound))
         when e.metric = 'late_share' then format(
-            'paid %s %% of %s late%s in %s months (%s%s %s %%)', e.spoken_share,
+            'paid %s %% of %s late%s in %s (%s%s %s %%)', e.spoken_share,
             case e.evidence when 1 then '1 invoice' else e.evidence || ' invoices' end, e.weighted,
-            e.window_months, e.still, e.compared, trim_scale(e.bound * 100))
+            e.months, e.still, e.compared, trim_scale(e.bound * 100))
         when e.metric = 'worst_open_days_overdue' and e.evidence = 0 then format(
             'no open invoice is overdue (%s%s %s days)', e.still, e.compared, trim_scale(e.bound))
         when e.metric = 'worst_open_days_overdue' and e.evidence = 1 then format(
@@ -501,9 +503,9 @@ with payment_total as materialized (
             '%s open invoices are overdue, the oldest by %s days (%s%s %s)',
             e.evidence, e.spoken, e.still, e.compared, trim_scale(e.bound))
         else format(
-            '%s settled in %s months and %s open overdue: no rule with a figure decides',
+            '%s settled in %s and %s open overdue: no rule with a figure decides',
             case e.settled when 1 then '1 invoice' else e.settled || ' invoices' end,
-            coalesce(e.shown_months, 0), e.overdue)
+            e.months, e.overdue)
         end as reason
     from explained e
 ), closed as (
