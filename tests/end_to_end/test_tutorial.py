@@ -1,0 +1,92 @@
+"""The tutorial's commands work, in its order, and show what it says they show."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from configs.settings import PROJECT_ROOT
+from tasks.local_stack import remove_postgres
+
+TUTORIAL = PROJECT_ROOT / "docs" / "tutorial.md"
+
+# What a reader must see after a command that contains the key.
+SHOWN = {
+    "make demo": ("What could not be read", "disloyal", "Try next"),
+    "report overdue-invoices": ("001035", "disloyal"),
+    "aging --as-of 2026-09-14": ("EUR",),
+    "--format json": ('"customer_number"', '"days_over_90"'),
+    "organization-card": ("Родопа Индустрия АД", "Open items"),
+    "report payer-classes": ("disloyal", "paid on average"),
+    "payer-class set": ("001035",),
+    "payer-class list": ("agreed in November",),
+    "quarantine list --limit": ("31.09.2026",),
+    "import .kontor/demo": ("known",),
+    "contracts show": ("Restbeløp",),
+    "import open_items_mine.csv": ("open_items_mine.csv",),
+    "report open-invoices --customer 77001": ("2,500.00",),
+    "quarantine list --file": ("31.11.2026",),
+    "status": ("open_items", "payment_sync"),
+}
+
+
+@pytest.fixture
+def reader() -> Iterator[Path]:
+    """A folder that looks to a reader like the checkout: the same .venv, an own .kontor."""
+    folder = Path(tempfile.mkdtemp(prefix="kontor-read-"))
+    folder.chmod(0o755)
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    (folder / ".venv" / "bin" / "kontor").symlink_to(Path(sys.executable).parent / "kontor")
+    home = folder / ".kontor" / "demo"
+    yield folder
+    _run(f"{folder}/.venv/bin/kontor down", folder)
+    remove_postgres(home)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _commands() -> list[str]:
+    blocks = re.findall(r"```console\n(.*?)```", TUTORIAL.read_text("utf-8"), re.DOTALL)
+    return [line.removeprefix("$ ") for block in blocks for line in block.splitlines() if line.startswith("$ ")]
+
+
+def _run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "KONTOR_HOME": ".kontor/demo",
+        "COLUMNS": "200",
+        "LANG": "C.UTF-8",
+    }
+    return subprocess.run(
+        ["bash", "-c", command.replace("make demo", ".venv/bin/kontor demo")],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+
+
+def test_every_command_of_the_tutorial_works_and_shows_what_it_should(reader: Path) -> None:
+    """A newcomer who types the tutorial meets no error and sees what the text speaks of."""
+    commands = _commands()
+    assert len(commands) > 20
+    for words in SHOWN:
+        assert any(words in command for command in commands), f"the tutorial no longer runs {words}"
+    for command in commands:
+        ended = _run(command, reader)
+        assert ended.returncode == 0, f"{command}\n{ended.stdout}\n{ended.stderr}"
+        for words, shown in SHOWN.items():
+            for text in shown if words in command else ():
+                assert text in ended.stdout + ended.stderr, f"{command} does not show {text!r}:\n{ended.stdout}"
+    assert (reader / "aging.xlsx").stat().st_size > 4_000
+    assert (reader / "template.xlsx").stat().st_size > 4_000
