@@ -128,20 +128,28 @@ def _refuse_conflicts(
     revision: int,
     accepted_guards: Sequence[str],
 ) -> None:
-    """Refuse what cannot be decided without a person: only snapshots say something by what they leave out."""
+    """Refuse what cannot be decided without a person: only snapshots say something by what they leave out.
+
+    A guard that was accepted is passed over alone; it never hides that another file already speaks for the same day.
+    """
     if contract.mode != "snapshot":
         return
     others = connection.execute(
         text(
             "select file_name, as_of, revision, sha256 = :sha256 as same from landing.feed_files"
             " where feed = :feed and source = :source and state <> 'refused' and mode = 'snapshot'"
-            " and (sha256 = :sha256 or (as_of = :as_of and revision = :revision)) order by as_of limit 1"
+            " and ((sha256 = :sha256 and not :same_accepted)"
+            " or (sha256 <> :sha256 and as_of = :as_of and revision = :revision)) order by as_of limit 1"
         ),
-        {**_identity(contract, fingerprint), "as_of": as_of, "revision": revision},
+        {
+            **_identity(contract, fingerprint),
+            "as_of": as_of,
+            "revision": revision,
+            "same_accepted": "same_content" in accepted_guards,
+        },
     ).one_or_none()
-    if others is None or (others.same and "same_content" in accepted_guards):
-        return
-    raise _conflict(fingerprint, as_of, revision, others.file_name, others.as_of, others.same)
+    if others is not None:
+        raise _conflict(fingerprint, as_of, revision, others.file_name, others.as_of, others.same)
 
 
 def _conflict(
