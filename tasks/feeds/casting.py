@@ -10,7 +10,7 @@ What is open: the remainder the file gives, else amount minus ``paid_amount``, e
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -19,9 +19,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.feeds.cells import BLANKS, DATE, ERROR, NUMBER, shown_array
+from tasks.feeds.cells import BLANKS, DATE, ERROR, NUMBER, shown, shown_array
+from tasks.feeds.code_lists import codes_of
 from tasks.feeds.contracts import Column, Dialect, FeedContract
-from tasks.feeds.reading import RawTable
+from tasks.feeds.reading import RawTable, TotalsRow
 from tasks.feeds.values import MONEY_DIGITS, MONEY_SCALE, Failure, constant_value, parser_for
 
 MONEY_TYPE = pa.decimal128(MONEY_DIGITS, MONEY_SCALE)
@@ -93,16 +94,47 @@ def cast_table(raw: RawTable, contract: FeedContract) -> CastTable:
     return CastTable(table.to_pandas(types_mapper=pd.ArrowDtype), found.to_pandas(types_mapper=pd.ArrowDtype))
 
 
-def control_totals(raw: RawTable, contract: FeedContract) -> dict[str, Decimal]:
-    """Return what the last totals row says, by money column; amounts that cannot be read are left out."""
-    totals: dict[str, Decimal] = {}
-    for row in raw.totals[-1:]:
-        for column in contract.columns:
-            if column.kind == "money" and column.name in row.cells:
-                value = parser_for(column, contract.dialect)(row.cells[column.name])
-                if isinstance(value, Decimal):
-                    totals[column.name] = value
-    return totals
+@dataclass(frozen=True)
+class ControlTotal:
+    """What one totals row says: the sum of each money column, in ``currency`` or, where it is None, in all of them."""
+
+    row_number: int
+    currency: str | None
+    amounts: Mapping[str, Decimal]
+
+
+def control_totals(raw: RawTable, contract: FeedContract) -> list[ControlTotal]:
+    """Return the file's totals rows that can be read, in their order; amounts that cannot be read are left out.
+
+    A row speaks of the currency in its currency cell or, failing that, beside its marker (``Total EUR``). A subtotal
+    and a grand total look alike; where several rows speak of one currency the last is the file's.
+    """
+    found: dict[str | None, ControlTotal] = {}
+    for row in raw.totals:
+        amounts = dict(_amounts_of(row, contract))
+        if amounts:
+            currency = _currency_of(row, contract)
+            found[currency] = ControlTotal(row.row_number, currency, amounts)
+    return list(found.values())
+
+
+def _amounts_of(row: TotalsRow, contract: FeedContract) -> Iterator[tuple[str, Decimal]]:
+    for column in contract.columns:
+        if column.kind == "money" and column.name in row.cells:
+            value = parser_for(column, contract.dialect)(row.cells[column.name])
+            if isinstance(value, Decimal):
+                yield column.name, value
+
+
+def _currency_of(row: TotalsRow, contract: FeedContract) -> str | None:
+    for column in contract.columns:
+        if column.code_list != "iso4217":
+            continue
+        cell = shown(row.cells.get(column.name, "")).strip().upper()
+        words = [word for text in row.cells.values() for word in shown(text).split()]
+        codes = [word for word in (cell, *words) if word in codes_of("iso4217")]
+        return codes[0] if codes else None
+    return None
 
 
 def _array(series: pd.Series[Any]) -> pa.Array:

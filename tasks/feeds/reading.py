@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from tasks.feeds.delimited import DelimitedText, NotText, decodings, delimiters
 from tasks.feeds.folding import fold_words
 from tasks.feeds.grids import Body, Grid, RaggedRow
 from tasks.feeds.headings import HeaderMatch, alias_ranks, match_header
+from tasks.feeds.packages import HostilePackage, check_package, is_encrypted_package
 from tasks.feeds.workbooks import NotAWorkbook, PanicIsRefusal, read_sheets
 
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
@@ -34,6 +36,7 @@ _OTHERS = {
     b"7z\xbc\xaf": "a 7-Zip archive",
 }
 _SAVE_AS = "Open it in a spreadsheet program and save it as .xlsx, then send that file."
+_WITHOUT_PASSWORD = "Open it with its password, save it as .xlsx without one and send that file."
 _OLD_EXCEL = (b"\x09\x00", b"\x09\x02", b"\x09\x04", b"\x09\x08")
 
 
@@ -52,7 +55,8 @@ class RawTable:
     ``frame`` has one text column per canonical column found and ``row_number`` (int32, the 1-based row or record in the
     file); ``other`` has the columns the contract does not know, by position, for the rows that go into quarantine.
     ``columns`` maps canonical name → heading, ``letters`` canonical name → column letter. ``ragged`` holds the rows of
-    a text file with too few or too many cells.
+    a text file with too few or too many cells. ``remarks`` says in words what else the file brought (hidden sheets and
+    rows, macros, links to other workbooks) and what was done about it.
     """
 
     file_name: str
@@ -72,6 +76,7 @@ class RawTable:
     ragged: Mapping[int, RaggedRow] = field(default_factory=dict)
     headings: tuple[str, ...] = ()
     other: pd.DataFrame = field(default_factory=pd.DataFrame)
+    remarks: tuple[str, ...] = ()
 
     def cell(self, column: str, row_number: int) -> str:
         """Return the address a person finds the cell by, such as C17; "row 17" if the column is not in the file."""
@@ -88,7 +93,8 @@ def read_table(path: Path, contract: FeedContract) -> RawTable:
         with PanicIsRefusal():
             return _table(path, contract, _choose(path, list(_grids(path, contract)), contract))
     except (NotText, NotAWorkbook) as reason:
-        raise FileRefused(path.name, [str(reason)], hint=_SAVE_AS) from reason
+        hint = _WITHOUT_PASSWORD if "password" in str(reason) else _SAVE_AS
+        raise FileRefused(path.name, [str(reason)], hint=hint) from reason
 
 
 def raw_rows(raw: RawTable, row_numbers: Iterable[int]) -> list[dict[str, object]]:
@@ -134,6 +140,8 @@ def _grids(path: Path, contract: FeedContract) -> Iterator[Grid]:
     if start.startswith(b"PK\x03\x04"):
         yield from read_sheets(path, contract.dialect, is_xlsx=_is_xlsx(path))
     elif start.startswith(_OLE):
+        if is_encrypted_package(path):
+            raise NotAWorkbook("it is protected by a password")
         yield from read_sheets(path, contract.dialect, is_xlsx=False)
     else:
         _refuse_what_only_looks_like_a_table(path, start)
@@ -143,8 +151,11 @@ def _grids(path: Path, contract: FeedContract) -> Iterator[Grid]:
 def _is_xlsx(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as package:
+            check_package(package, path.stat().st_size)
             names = set(package.namelist())
-    except (zipfile.BadZipFile, OSError) as error:
+    except HostilePackage as reason:
+        raise NotAWorkbook(str(reason)) from reason
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError) as error:
         raise NotAWorkbook(
             "it is a damaged ZIP package, so not a readable workbook (was it cut off in transfer?)"
         ) from error
@@ -258,6 +269,7 @@ def _table(path: Path, contract: FeedContract, choice: _Choice) -> RawTable:
         ragged={number: row for number, row in body.ragged.items() if not _is_total_number(totals, number)},
         headings=headings,
         other=_frame(other, None, keep),
+        remarks=getattr(choice.grid, "remarks", ()),
     )
     _refuse_no_rows(raw, contract)
     return raw
@@ -312,8 +324,15 @@ def _sift(
 
 
 def _identifying(contract: FeedContract) -> list[str]:
-    """Return the columns without which a row means nothing: the key and what else is required, money apart."""
-    needed = [column.name for column in contract.columns if column.required and column.kind != "money"]
+    """Return the columns without which a row means nothing: the key and what else is required.
+
+    Money and its currency are left out: a totals row has them too.
+    """
+    needed = [
+        column.name
+        for column in contract.columns
+        if column.required and column.kind != "money" and column.code_list != "iso4217"
+    ]
     return list(dict.fromkeys((*contract.key, *needed)))
 
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.feeds.casting import CastTable, cast_table, control_totals
+from tasks.feeds.casting import CastTable, ControlTotal, cast_table, control_totals
 from tasks.feeds.cells import number_text, tagged, tagged_array
 from tasks.feeds.contracts import Column, Dialect, FeedContract, load_contract
 from tasks.feeds.dates import parse_date
@@ -402,7 +402,24 @@ def test_control_totals(write_workbook: WriteWorkbook, open_items: FeedContract)
     """The totals row is cast by the same rules, for comparing with the sum of the rows."""
     path = write_workbook([HEADER, ["C1", "F1", "31.01.2026", "EUR", 1.5], ["Total", "", "", "", 6455.190000000001]])
     raw = read_table(path, open_items)
-    assert control_totals(raw, open_items) == {"amount": Decimal("6455.19")}
+    assert control_totals(raw, open_items) == [ControlTotal(3, None, {"amount": Decimal("6455.19")})]
+
+
+def test_a_totals_row_per_currency(write_workbook: WriteWorkbook, open_items: FeedContract) -> None:
+    """A currency in its own cell or beside the marker says what a totals row sums; it is no row of data."""
+    rows: list[list[object]] = [
+        [*HEADER],
+        ["C1", "F1", "31.01.2026", "EUR", 1.5],
+        ["C1", "F2", "31.01.2026", "NOK", 20],
+        ["Total", "", "", "EUR", 1.5],
+        ["Sum NOK", "", "", "", 20],
+    ]
+    raw = read_table(write_workbook(rows), open_items)
+    assert len(raw.frame) == 2
+    assert control_totals(raw, open_items) == [
+        ControlTotal(4, "EUR", {"amount": Decimal("1.5")}),
+        ControlTotal(5, "NOK", {"amount": Decimal("20")}),
+    ]
 
 
 def test_organisations_understand_names_of_countries(write_text: WriteText) -> None:
