@@ -76,7 +76,7 @@ class _Table(_Strict):
     marked: bool
     ragged: list[_Ragged]
     headings: list[str]
-    remarks: list[str] = Field(default_factory=list)
+    remarks: list[str]
 
 
 class Answer(_Strict):
@@ -165,6 +165,7 @@ def _described(raw: RawTable) -> _Table:
             for number, row in raw.ragged.items()
         ],
         headings=list(raw.headings),
+        remarks=list(raw.remarks),
     )
 
 
@@ -189,6 +190,7 @@ def _table(found: _Table, file_name: str, frame: pd.DataFrame, other: pd.DataFra
         ragged=_ragged(found.ragged),
         headings=tuple(found.headings),
         other=other,
+        remarks=tuple(found.remarks),
     )
 
 

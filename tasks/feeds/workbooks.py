@@ -34,6 +34,7 @@ from python_calamine import (
 from tasks.feeds.cells import ERROR, NO_CACHED_VALUE, tagged, tagged_array
 from tasks.feeds.contracts import Dialect
 from tasks.feeds.grids import Body
+from tasks.feeds.packages import SEARCHED_FOR_HIDDEN_ROWS, remark_on_rows, remarks_on
 
 _ROWS_AT_ONCE = 8192
 _ERROR_CELL = re.compile(
@@ -73,6 +74,7 @@ class WorkbookSheet:
     name: str
     cells: CalamineSheet
     is_xlsx: bool
+    hidden_sheets: int = 0
 
     @property
     def sheet(self) -> str | None:
@@ -83,6 +85,17 @@ class WorkbookSheet:
     def tells_errors(self) -> bool:
         """Whether errors and unstored results are found; true for .xlsx only."""
         return self.is_xlsx
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What the workbook holds beside the cells that were read, in words."""
+        found = [f"{self.hidden_sheets} of its sheets are hidden and were not read"] if self.hidden_sheets else []
+        if zipfile.is_zipfile(self.path):
+            with zipfile.ZipFile(self.path) as package:
+                found += remarks_on(package.namelist())
+        if self.is_xlsx:
+            found += remark_on_rows(_sheet_xml(self.path, self.name, at_most=SEARCHED_FOR_HIDDEN_ROWS))
+        return tuple(found)
 
     def head(self, depth: int) -> list[list[str]]:
         """Return the first rows as marked text."""
@@ -147,7 +160,8 @@ def read_sheets(path: Path, dialect: Dialect, *, is_xlsx: bool) -> list[Workbook
         with PanicIsRefusal(), CalamineWorkbook.from_path(path) as workbook:
             visible = [sheet for sheet in workbook.sheets_metadata if _is_visible(sheet)]
             names = _chosen([sheet.name for sheet in visible], dialect)
-            return [WorkbookSheet(path, name, workbook.get_sheet_by_name(name), is_xlsx) for name in names]
+            hidden = sum(sheet.visible != SheetVisibleEnum.Visible for sheet in workbook.sheets_metadata)
+            return [WorkbookSheet(path, name, workbook.get_sheet_by_name(name), is_xlsx, hidden) for name in names]
     except PasswordError as error:
         raise NotAWorkbook("it is protected by a password") from error
     except (CalamineError, OSError, ValueError) as error:
@@ -194,8 +208,8 @@ def _position(letters: bytes) -> int:
     return ordinal - 1
 
 
-def _sheet_xml(path: Path, name: str) -> bytes:
-    """Return the XML of the sheet of that name; empty where the package is too unusual to find it."""
+def _sheet_xml(path: Path, name: str, *, at_most: int | None = None) -> bytes:
+    """Return the XML of the sheet of that name; empty where it is larger or the package too unusual to find it."""
     with zipfile.ZipFile(path) as package:
         try:
             workbook = ElementTree.fromstring(package.read("xl/workbook.xml"))
@@ -208,5 +222,7 @@ def _sheet_xml(path: Path, name: str) -> bytes:
                 relation = next((value for key, value in sheet.attrib.items() if key.endswith("}id")), None)
                 target = targets.get(relation, "").lstrip("/")
                 part = target if target.startswith("xl/") else f"xl/{target}"
-                return package.read(part) if part in package.namelist() else b""
+                if part not in package.namelist() or (at_most and package.getinfo(part).file_size > at_most):
+                    return b""
+                return package.read(part)
     return b""
