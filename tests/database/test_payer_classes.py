@@ -577,7 +577,6 @@ def test_the_real_ledger_gives_the_figures_computed_elsewhere(case: Case, real_d
         for row in csv.DictReader(handle):
             due, paid = (datetime.strptime(row[name], "%m/%d/%Y").date() for name in ("DueDate", "SettledDate"))  # noqa: DTZ007
             more = {
-                "number": row["invoiceNumber"],
                 "amount": Decimal(row["InvoiceAmount"]),
                 "disputed": row["Disputed"] == "Yes",
             }
