@@ -1,0 +1,365 @@
+"""History in the database: who acts in this transaction, seals, verification, one customer's changes, erasure.
+
+The entries themselves are written by triggers (migration 0002); nothing here can add one. The hash of an entry is an
+expression of this module and not a function in the database, so that verifying trusts nothing that could have been
+changed along with the entries.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from sqlalchemy import Connection, text
+
+from tasks.errors import Locked
+from tasks.history.chain import NO_SEAL, Break, Seal, find_broken_seal, find_departure, seal_root
+
+SEAL_SIZE = 10_000
+_SHOWN_BREAKS = 20
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """What sealing did: the seals added, the entries they hold, and the number of the newest seal (0 for none)."""
+
+    seals: int
+    entries: int
+    newest_seal: int
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What verifying found; history is whole when ``breaks`` is empty.
+
+    ``unsealed`` entries, the oldest of them from ``unsealed_since``, are not protected until they are sealed.
+    """
+
+    breaks: tuple[Break, ...]
+    broken_entries: int
+    entries: int
+    erased_entries: int
+    seals: int
+    newest_root: str
+    unsealed: int
+    unsealed_since: datetime | None
+
+
+@dataclass(frozen=True)
+class Change:
+    """One column of one changed record; ``erased`` where its values were let go."""
+
+    entry_id: int
+    changed_at: datetime
+    operation: str
+    table_name: str
+    record_id: int
+    role: str
+    actor: str
+    run_id: int | None
+    column_name: str
+    old_value: str | None
+    new_value: str | None
+    erased: bool
+
+
+def name_session(connection: Connection, run_id: int | None, actor: str) -> None:
+    """Have what the current transaction changes entered under this run and actor; ends with the transaction.
+
+    Without it, entries carry no run and the database's login as actor.
+    """
+    connection.execute(
+        text("select set_config('kontor.run_id', :run_id, true), set_config('kontor.actor', :actor, true)"),
+        {"run_id": "" if run_id is None else str(run_id), "actor": actor},
+    )
+
+
+# What a value says, without ambiguity: JSON has no control character outside an escape, and null is nothing at all.
+_VALUE = """
+convert_to(u.name || chr(31) || coalesce((e.old_values -> u.name)::text, '') || chr(31)
+           || coalesce((e.new_values -> u.name)::text, ''), 'UTF8')
+"""
+
+# As written: every salt derived from the entry's own.
+_WHOLE = f"sha256(sha256(uuid_send(e.salt) || convert_to(u.name, 'UTF8')) || {_VALUE})"
+
+# Once something was erased: a value beside its salt, or the hash alone. In any other shape the hash is empty, and so
+# the entry's is none that was ever sealed.
+_PARTED = f"""
+case when e.salts ->> u.name ~ '^[0-9a-f]{{64}}$' and not e.commitments ? u.name
+     then sha256(decode(e.salts ->> u.name, 'hex') || {_VALUE})
+     when e.commitments ->> u.name ~ '^[0-9a-f]{{64}}$'
+          and not (e.salts ? u.name or e.old_values ? u.name or e.new_values ? u.name)
+     then decode(e.commitments ->> u.name, 'hex')
+     else ''::bytea end
+"""
+
+_EACH = (
+    "(select string_agg({hash}, ''::bytea order by u.place)"
+    " from unnest(e.column_names) with ordinality as u (name, place))"
+)
+
+_ENTRY_HASH = f"""
+case when e.old_values - e.column_names = '{{}}' and e.new_values - e.column_names = '{{}}'
+          and (e.salt is null) = (e.salts is not null) and (e.salt is null) = (e.commitments is not null)
+          and (e.salt is not null
+               or e.salts - e.column_names = '{{}}' and e.commitments - e.column_names = '{{}}')
+     then sha256(record_send(row(e.entry_id, e.changed_at, e.operation, e.table_name, e.record_id, e.external_id,
+                                 e.parent_id, e.role, e.actor, e.run_id, cardinality(e.column_names)))
+                 || coalesce(case when e.salt is not null then {_EACH.format(hash=_WHOLE)}
+                                  else {_EACH.format(hash=_PARTED)} end, ''::bytea)) end
+"""
+
+_DIGEST = "encode(sha256(array_send({ids}) || array_send({hashes})), 'hex')"
+
+_SEALS = f"""
+select seal_number, encode(previous_root, 'hex') as previous_root, through_entry_id, cardinality(entry_ids) as entries,
+       sealed_at, sealed_by, {_DIGEST.format(ids="entry_ids", hashes="entry_hashes")} as digest,
+       encode(root, 'hex') as root
+from history.seals order by seal_number
+"""
+
+
+def read_seals(connection: Connection) -> list[Seal]:
+    """All seals in order, each digest recomputed from the entries that the seal lists."""
+    return [Seal(**row) for row in connection.execute(text(_SEALS)).mappings()]
+
+
+def seal_history(
+    connection: Connection, *, now: datetime, actor: str, wait_seconds: float = 5.0, seal_size: int = SEAL_SIZE
+) -> Sealed:
+    """Seal every entry that is not sealed yet, in this transaction, and return what was added.
+
+    What other transactions have written and not yet committed is waited for, ``wait_seconds`` at most; writers wait for
+    nobody. Killed at any point it leaves no seal, and the next call makes it. Two calls at once come one after another.
+
+    Raises:
+        Locked: somebody kept writing for longer than ``wait_seconds``.
+    """
+    connection.execute(text("select pg_advisory_xact_lock(hashtextextended('kontor history seals', 0))"))
+    newest = _newest_seal(connection)
+    frontier = _settled_frontier(connection, wait_seconds)
+    added: list[Seal] = []
+    while newest.through_entry_id < frontier:
+        newest = _add_seal(connection, newest, frontier, now, actor, seal_size)
+        added.append(newest)
+    return Sealed(len(added), sum(seal.entries for seal in added), newest.seal_number)
+
+
+def _newest_seal(connection: Connection) -> Seal:
+    row = connection.execute(
+        text(
+            "select seal_number, through_entry_id, encode(root, 'hex') as root from history.seals"
+            " order by seal_number desc limit 1"
+        )
+    ).one_or_none()
+    if row is None:
+        return NO_SEAL
+    return replace(NO_SEAL, seal_number=row.seal_number, through_entry_id=row.through_entry_id, root=row.root)
+
+
+def _settled_frontier(connection: Connection, wait_seconds: float) -> int:
+    """The greatest id of an entry, at a moment at which no id below it is given to an entry not yet visible.
+
+    Ids are given before the transaction commits, so order of id is not order of commit. Whoever writes holds a shared
+    lock until then; here the exclusive one is tried for, never waited for in the queue, where it would hold up writers.
+    """
+    waited_until = time.monotonic() + wait_seconds
+    while (frontier := _try_frontier(connection)) is None:
+        if time.monotonic() >= waited_until:
+            raise Locked(
+                f"Changes are being written that have not been committed for {wait_seconds:g} s; nothing was sealed.",
+                holder="a transaction that changes customers",
+                hint="Let the run that writes end, then `kontor history seal` again; nothing is lost by waiting.",
+            )
+        time.sleep(0.05)
+    return frontier
+
+
+def _try_frontier(connection: Connection) -> int | None:
+    # Rolling back to the savepoint lets go of the lock at once, on every path: sealing itself holds up no writer.
+    savepoint = connection.begin_nested()
+    try:
+        if not connection.scalar(text("select pg_try_advisory_xact_lock(hashtextextended('kontor history', 0))")):
+            return None
+        return int(connection.scalar(text("select coalesce(max(entry_id), 0) from history.change_log")) or 0)
+    finally:
+        savepoint.rollback()
+
+
+_LIST_ENTRIES = f"""
+with listed as (
+    select e.entry_id, {_ENTRY_HASH} as entry_hash
+    from (select * from history.change_log where entry_id > :after and entry_id <= :frontier
+          order by entry_id limit :seal_size) e
+), gathered as (
+    select array_agg(entry_id order by entry_id) as entry_ids, array_agg(entry_hash order by entry_id) as entry_hashes
+    from listed
+)
+select entry_ids, entry_hashes, {_DIGEST.format(ids="entry_ids", hashes="entry_hashes")} as digest from gathered
+"""
+
+_INSERT_SEAL = """
+insert into history.seals (seal_number, previous_root, through_entry_id, entry_ids, entry_hashes, sealed_at, sealed_by,
+                           root)
+values (:seal_number, decode(:previous_root, 'hex'), :through_entry_id, :entry_ids, :entry_hashes, :sealed_at,
+        :sealed_by, decode(:root, 'hex'))
+"""
+
+
+def _add_seal(connection: Connection, newest: Seal, frontier: int, now: datetime, actor: str, size: int) -> Seal:
+    listed = connection.execute(
+        text(_LIST_ENTRIES), {"after": newest.through_entry_id, "frontier": frontier, "seal_size": size}
+    ).one()
+    unsigned = Seal(
+        seal_number=newest.seal_number + 1,
+        previous_root=newest.root,
+        through_entry_id=listed.entry_ids[-1],
+        entries=len(listed.entry_ids),
+        sealed_at=now,
+        sealed_by=actor,
+        digest=listed.digest,
+    )
+    seal = replace(unsigned, root=seal_root(unsigned))
+    content = {"entry_ids": listed.entry_ids, "entry_hashes": listed.entry_hashes}
+    connection.execute(text(_INSERT_SEAL), vars(seal) | content)
+    return seal
+
+
+# Entries up to the newest seal: each is listed by exactly one seal, and is what it was.
+_BROKEN_ENTRIES = f"""
+with sealed as (
+    select l.entry_id, l.entry_hash, s.seal_number
+    from history.seals s cross join lateral unnest(s.entry_ids, s.entry_hashes) as l (entry_id, entry_hash)
+), actual as (
+    select e.entry_id, {_ENTRY_HASH} as entry_hash from history.change_log e where e.entry_id <= :through
+)
+select coalesce(s.entry_id, a.entry_id) as entry_id, s.seal_number, count(*) over () as broken,
+       case when a.entry_id is null then 'removed' when s.entry_id is null then 'added' else 'changed' end as manner
+from sealed s full join actual a on a.entry_id = s.entry_id
+where a.entry_id is null or s.entry_id is null or s.entry_hash is distinct from a.entry_hash
+order by 1 limit :shown
+"""
+
+# Values may go only under an entry, written later, that says so.
+_ERASED_WITHOUT_RECORD = """
+select e.entry_id, count(*) over () as broken
+from history.change_log e
+where e.salt is null and (e.commitments = '{}' or exists (
+    select from jsonb_object_keys(e.commitments) as erased (name)
+    where not exists (
+        select from history.change_log r
+        where r.operation = 'erase' and r.table_name = e.table_name and r.record_id = e.record_id
+          and r.entry_id > e.entry_id and erased.name = any (r.column_names))))
+order by 1 limit :shown
+"""
+
+_REASONS = {
+    "removed": "was removed; seal {seal} lists it",
+    "added": "was added after the entries around it had been sealed",
+    "changed": "was changed after seal {seal} was made",
+}
+
+_MISSING_TRIGGERS = """
+select w.name || ' on ' || w.relation as trigger, t.tgrelid is null as absent
+from (
+    select 'crm.' || r as relation, 'record_' || e as name
+    from unnest(array['organizations', 'contacts', 'contact_roles']) r,
+         unnest(array['insert', 'update', 'delete', 'truncate']) e
+    union all select 'history.' || r, 'refuse' from unnest(array['change_log', 'seals']) r
+) w left join pg_trigger t on t.tgrelid = to_regclass(w.relation) and t.tgname = w.name
+where t.tgenabled is distinct from 'A' order by 1
+"""
+
+_TALLY = """
+select count(*) as entries, count(*) filter (where salt is null) as erased,
+       count(*) filter (where entry_id > :through) as unsealed,
+       min(changed_at) filter (where entry_id > :through) as unsealed_since
+from history.change_log
+"""
+
+
+def verify_history(connection: Connection, kept: Sequence[Seal] = ()) -> Verification:
+    """Recompute every hash and say where history is not what was sealed, the first break of each kind first.
+
+    ``kept`` is a chain that was exported: only it can show that the newest seals were removed or all of them remade.
+    Entries are compared in one statement; a million take seconds. Run it in one transaction of isolation level
+    REPEATABLE READ while others write, so that all its statements see the same history.
+    """
+    seals = read_seals(connection)
+    through = seals[-1].through_entry_id if seals else 0
+    # Some 50 MB for each million of entries, which would otherwise go through the disk.
+    connection.execute(text("select set_config('work_mem', '256MB', true)"))
+    broken = connection.execute(text(_BROKEN_ENTRIES), {"through": through, "shown": _SHOWN_BREAKS}).all()
+    erased = connection.execute(text(_ERASED_WITHOUT_RECORD), {"shown": _SHOWN_BREAKS}).all()
+    entries = [Break("entry", row.entry_id, _REASONS[row.manner].format(seal=row.seal_number)) for row in broken]
+    entries += [Break("entry", row.entry_id, "lost values without an entry that says so") for row in erased]
+    chain = [found for found in (find_broken_seal(seals), find_departure(seals, kept)) if found is not None]
+    tally = connection.execute(text(_TALLY), {"through": through}).one()
+    return Verification(
+        breaks=(*sorted(entries, key=lambda found: found.number), *chain, *_broken_triggers(connection)),
+        broken_entries=(broken[0].broken if broken else 0) + (erased[0].broken if erased else 0),
+        entries=tally.entries,
+        erased_entries=tally.erased,
+        seals=len(seals),
+        newest_root=seals[-1].root if seals else "",
+        unsealed=tally.unsealed,
+        unsealed_since=tally.unsealed_since,
+    )
+
+
+def _broken_triggers(connection: Connection) -> list[Break]:
+    """The triggers that record or protect and are not there, or not always on."""
+    return [
+        Break("trigger", 0, f"{row.trigger} {'is missing' if row.absent else 'is switched off'}")
+        for row in connection.execute(text(_MISSING_TRIGGERS))
+    ]
+
+
+# A customer by any number it ever had, with the contacts it ever had, with the roles these ever had.
+_SHOW = """
+with organization as (
+    select distinct record_id from history.change_log
+    where table_name = 'organizations' and new_values ? 'customer_number'
+      and new_values ->> 'customer_number' = :customer_number
+), contact as (
+    select distinct record_id from history.change_log
+    where table_name = 'contacts' and parent_id in (select record_id from organization)
+)
+select entry_id, changed_at, operation, table_name, record_id, role, actor, run_id, column_name, old_value, new_value,
+       erased
+from history.changes
+where (table_name = 'organizations' and record_id in (select record_id from organization))
+   or (table_name = 'contacts' and record_id in (select record_id from contact))
+   or (table_name = 'contact_roles' and parent_id in (select record_id from contact))
+order by entry_id
+"""
+
+
+def read_changes(connection: Connection, customer_number: str) -> list[Change]:
+    """Everything that history knows of a customer, its contacts and their roles, oldest first; empty if nothing.
+
+    A customer that was deleted is found too, as long as its number was not erased from history.
+    """
+    rows = connection.execute(text(_SHOW), {"customer_number": customer_number}).mappings()
+    return [Change(**row) for row in rows]
+
+
+def erase_values(
+    connection: Connection, table: str, record_ids: Sequence[int], columns: Sequence[str] | None = None
+) -> int:
+    """Let values of these records go from history, as ``kontor_retention``; returns how many went.
+
+    ``columns`` defaults to all. Erase after the change in ``crm`` and in its transaction: that change is itself entered
+    with the old value. One entry per record says what was erased; who, when and which columns stay, and so does the
+    chain. What is erased already is passed over.
+    """
+    return int(
+        connection.scalar(
+            text("select history.erase_values(:of_table, cast(:ids as bigint[]), cast(:columns as text[]))"),
+            {"of_table": table, "ids": list(record_ids), "columns": None if columns is None else list(columns)},
+        )
+        or 0
+    )
