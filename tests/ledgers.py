@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import Engine, text
 
@@ -42,7 +42,7 @@ class Books:
     """A database to take files into; what flows do around it is left out."""
 
     settings: Settings
-    contracts: dict[str, FeedContract] = field(default_factory=dict)
+    contracts: ClassVar[dict[str, FeedContract]] = {}  # loaded once: validating a contract takes a moment
 
     @property
     def engine(self) -> Engine:
@@ -51,7 +51,9 @@ class Books:
 
     def take_in(self, path: Path, contract: str | Path, as_of: date | None = None, **given: Any) -> FileOutcome:
         """Take a file in as the flows do and return its outcome."""
-        feed = self.contracts.setdefault(str(contract), load_contract(contract))
+        if str(contract) not in self.contracts:
+            self.contracts[str(contract)] = load_contract(contract)
+        feed = self.contracts[str(contract)]
         apply = {**CUSTOMER_FEEDS, **PAYMENT_FEEDS}[feed.feed]
         with ledger.open_run(self.engine, "test", as_of=TODAY, dry_run=False, prefect_run_id=None, actor="test") as run:
             return take_in_file(
