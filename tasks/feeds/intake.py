@@ -20,9 +20,10 @@ from sqlalchemy import Engine
 from tasks.errors import FileRefused, UsageError
 from tasks.feeds.business_date import find_as_of, find_revision
 from tasks.feeds.casting import CastTable, cast_table
+from tasks.feeds.confined import read_confined
 from tasks.feeds.contracts import FeedContract, list_contracts
 from tasks.feeds.outcomes import Apply, FileOutcome, Fingerprint
-from tasks.feeds.reading import RawTable, read_table
+from tasks.feeds.reading import RawTable
 from tasks.feeds.store import record_refusal, take_in
 
 UNFINISHED = ("~$*", ".*", "*.part", "*.tmp", "*.crdownload", "*.filepart")
@@ -125,7 +126,7 @@ def take_in_file(engine: Engine, file: InboxFile, *, given: Given, run_id: int, 
 
 
 def _read(file: InboxFile) -> tuple[RawTable, CastTable]:
-    raw = read_table(file.path, file.contract)
+    raw = read_confined(file.path, file.contract)
     return raw, cast_table(raw, file.contract)
 
 
