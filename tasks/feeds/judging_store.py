@@ -39,6 +39,15 @@ def judge_rows(
     connection: Connection, staged: StagedFile, contract: FeedContract, raw: RawTable, cast: CastTable
 ) -> int:
     """Decide every row's fate and quarantine the bad ones with all their reasons; return the rows warned about."""
+    warned = decide_fates(connection, staged, contract, raw, cast)
+    _quarantine(connection, staged, raw)
+    return warned
+
+
+def decide_fates(
+    connection: Connection, staged: StagedFile, contract: FeedContract, raw: RawTable, cast: CastTable
+) -> int:
+    """Write every row's fate and all its reasons into ``row_fate``; return the rows warned about."""
     reasons = [_reason_of_problem(row) for row in cast.problems.to_dict("records")]
     rows = _with_check_columns(connection, staged, contract, cast.frame)
     failures = _failed_checks(connection, rows, staged.as_of, contract.checks)
@@ -47,7 +56,6 @@ def judge_rows(
     awaiting = [] if _creates_customers(contract) else _unknown_customers(connection, staged, raw)
     reasons += awaiting
     _write_fates(connection, reasons, {int(reason["row_number"]) for reason in awaiting})
-    _quarantine(connection, staged, raw)
     return len({failure.row_number for failure in failures if failure.check.severity == "warn"})
 
 

@@ -24,6 +24,7 @@ class StagedFile:
 
     Rows to leave out stand in the temporary table ``row_fate``. ``columns`` are the ones the file speaks about: what
     it has no column for is left as it is. ``replaces``: an earlier revision of this snapshot was in force until now.
+    ``withdrawn``: customer number and item key of rows that no longer stand in quarantine: they are as if never listed.
     """
 
     feed_file_id: int
@@ -35,6 +36,7 @@ class StagedFile:
     columns: frozenset[str]
     creates_customers: bool = False
     replaces: bool = False
+    withdrawn: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
