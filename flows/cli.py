@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from flows.commands import demo, feeds, reading, servers, status, taking_in
-from flows.commands.screen import show_bug, show_error
+from flows.commands.screen import interrupted, show_bug, show_error
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -66,6 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         show_error(error)
         return error.exit_code
     except Exception as error:  # noqa: BLE001  the one place where anything is caught: nothing of it may be shown
+        if interrupted(error):
+            return 130
         show_bug(error)
         return 1
     return 0

@@ -158,7 +158,7 @@ def flows_ready(settings: Settings, *, verbose: bool = False, progress: Callable
     ensure_prefect(settings, progress)
     # Prefect's own console shows tracebacks of errors that we tell in words; its log goes to a file instead.
     os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "INFO" if verbose else "CRITICAL"
-    importlib.import_module("prefect")
+    importlib.import_module("prefect.main")  # sets its logging up, unless someone else's handlers are there first
     handlers = _handlers(verbose=verbose)
     root = logging.getLogger()
     for handler in handlers:

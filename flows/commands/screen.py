@@ -114,6 +114,16 @@ def show_error(error: KontorError) -> None:
         console.print(Text.assemble(("what to do: ", "bold"), error.hint))
 
 
+def interrupted(error: BaseException) -> bool:
+    """Whether a person's Ctrl-C is behind the error: libraries turn it into errors of theirs on the way out."""
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, KeyboardInterrupt):
+            return True
+        link = link.__cause__ or link.__context__
+    return False
+
+
 def show_bug(error: BaseException) -> None:
     """Print that a bug was met, without the error's text, which may quote data, and where the log of it is."""
     console = err()

@@ -6,7 +6,7 @@ import csv
 import html
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 from tasks.artifacts import PAYER_COLOURS, cell_text, money
@@ -29,13 +29,18 @@ def as_json(report: Report) -> str:
 
 def as_csv(report: Report) -> str:
     """Comma-separated text with a header; text cells that a spreadsheet would run are neutralised, numbers are not."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(report.names)
+    lines = [_csv_line(report.names)]
     for record in report.records():
         currency = currency_of(record)
-        writer.writerow([_csv_cell(value, currency) for value in record.values()])
-    return out.getvalue()
+        lines.append(_csv_line([_csv_cell(value, currency) for value in record.values()]))
+    return "".join(lines)
+
+
+def _csv_line(cells: Sequence[object]) -> str:
+    """One record; a carriage return inside a cell is quoted only while the line's end holds one too."""
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\r\n").writerow(cells)
+    return f"{out.getvalue()[:-2]}\n"
 
 
 def _csv_cell(value: object, currency: str | None) -> object:

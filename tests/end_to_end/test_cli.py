@@ -1,0 +1,534 @@
+"""The `kontor` command as a person and a script use it, on the demo's own home: messages, exit codes, forms."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from decimal import Decimal
+from pathlib import Path
+
+import openpyxl
+import pytest
+from sqlalchemy import Connection, text
+
+from configs.settings import Settings
+from flows.cli import main
+from tasks.database import engine_for
+from tasks.local_stack import find_postgres, stop_postgres
+from tasks.prefect_server import find_prefect, stop_prefect
+
+KONTOR = [sys.executable, "-m", "flows.cli"]
+LAST = "2026-11-16"
+
+pytestmark = pytest.mark.xdist_group("command-line")
+
+
+def _environment(home: Path, **more: str) -> dict[str, str]:
+    mine = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "KONTOR_"))}
+    return {**mine, "KONTOR_HOME": str(home), "NO_COLOR": "1", **more}
+
+
+def kontor(home: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own and return what it printed and how it ended."""
+    return subprocess.run(
+        [*KONTOR, *arguments], env=_environment(home, **more), capture_output=True, text=True, timeout=180, check=False
+    )
+
+
+def look(home: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """The same inside this process, which saves the start: for commands that run no flow."""
+    printed, said = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed), redirect_stderr(said):
+        for name in [name for name in os.environ if name.startswith(("PREFECT_API", "KONTOR_"))]:
+            patch.delenv(name)
+        for name, value in {"KONTOR_HOME": str(home), "NO_COLOR": "1", "COLUMNS": "200", **more}.items():
+            patch.setenv(name, value)
+        code = main(list(arguments))
+    return subprocess.CompletedProcess(arguments, code, printed.getvalue(), said.getvalue())
+
+
+@pytest.fixture(scope="module")
+def short_home() -> Iterator[Path]:
+    """An empty KONTOR_HOME with a short path whose servers are stopped at the end."""
+    home = Path(tempfile.mkdtemp(prefix="kontor-cli-"))
+    home.chmod(0o755)
+    yield home
+    stop_prefect(home)
+    stop_postgres(home)
+    shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def played(short_home: Path) -> subprocess.CompletedProcess[str]:
+    """The demo, run once for all tests here."""
+    done = kontor(short_home, "demo")
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return done
+
+
+@pytest.fixture
+def home(short_home: Path, played: subprocess.CompletedProcess[str]) -> Path:
+    """A home in which the demo has run."""
+    return short_home
+
+
+def _listing(done: subprocess.CompletedProcess[str]) -> list[dict[str, object]]:
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert isinstance(found, list)
+    return found
+
+
+# --- the demo ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_demo_ends_with_a_screen_that_says_who_owes_what(
+    home: Path, played: subprocess.CompletedProcess[str]
+) -> None:
+    """The demo names every file, the money per currency, the payer classes, dirt with its cell, and what to do next."""
+    shown = played.stdout
+    assert "\x1b" not in shown
+    assert shown.count("open_items_2026-") >= 13
+    for words in ("Who owes what", "EUR", "NOK", "PLN", "SEK", "● disloyal (red)", "What could not be read"):
+        assert words in shown
+    assert "http://127.0.0.1:" in shown
+    assert "set aside" in shown
+    assert f"KONTOR_HOME={home}" in shown
+
+
+def test_the_demos_figures_are_those_of_the_report(home: Path, played: subprocess.CompletedProcess[str]) -> None:
+    """What the last screen says is owed in EUR is the sum of the aging report."""
+    rows = _listing(look(home, "report", "aging", "--as-of", LAST, "--format", "json"))
+    total = sum(Decimal(str(row["total"])) for row in rows if row["currency"] == "EUR")
+    assert f"EUR {total:,.2f}" in played.stdout
+
+
+def test_the_commands_that_the_demo_suggests_work_as_printed(
+    home: Path, played: subprocess.CompletedProcess[str], tmp_path: Path
+) -> None:
+    """Every suggested command but the one that stops everything ends well."""
+    after = played.stdout.split("Try next", 1)[1]
+    commands = re.findall(r"-m flows\.cli (.*?)(?: {3,}|\n)", after)
+    assert len(commands) >= 6
+    for command in [command.split() for command in commands if command.strip() != "down"]:
+        arguments = [str(tmp_path / part) if part.endswith(".xlsx") else part for part in command]
+        done = look(home, *arguments)
+        assert done.returncode == 0, (command, done.stderr)
+        assert done.stdout or arguments != command
+
+
+def test_a_second_demo_begins_anew_and_ends_the_same(
+    short_home: Path, played: subprocess.CompletedProcess[str]
+) -> None:
+    """Run again, the demo finds its home as its own and ends with the same screen, but for the seconds it took."""
+    again = kontor(short_home, "demo")
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.splitlines()[:-1] == played.stdout.splitlines()[:-1]
+
+
+def test_a_demo_never_begins_in_a_home_that_it_did_not_make(tmp_path: Path) -> None:
+    """Where a database stands already the demo refuses, and so it does with a database of one's own."""
+    (tmp_path / "postgres" / "data").mkdir(parents=True)
+    done = kontor(tmp_path, "demo")
+    assert done.returncode == 3
+    assert "no demo made" in done.stderr
+    mine = kontor(tmp_path, "demo", KONTOR_DATABASE_URL="postgresql://nobody@127.0.0.1:1/nothing")
+    assert mine.returncode == 3
+    assert "Nothing was done" in mine.stderr
+
+
+# --- reports ----------------------------------------------------------------------------------------------------------
+
+REPORTS = (
+    "open-invoices", "overdue_invoices", "aging", "payer-classes", "settled_invoices", "quarantine", "feed-files",
+    "feed-freshness", "organization-card", "runs",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_json_keys_are_the_columns_of_the_view(home: Path, name: str) -> None:
+    """Every report prints an array of objects whose keys are its view's columns, in their order."""
+    rows = _listing(look(home, "report", name, "--format", "json", "--limit", "2"))
+    assert rows
+    with engine_for(Settings(home=home)).connect() as connection:
+        columns = connection.scalars(
+            text(
+                "select column_name from information_schema.columns"
+                " where table_schema = 'report' and table_name = :name order by ordinal_position"
+            ),
+            {"name": name.replace("-", "_")},
+        ).all()
+    assert list(rows[0]) == columns
+
+
+def test_money_is_text_and_days_are_iso(home: Path) -> None:
+    """In JSON an amount is text with its currency's digits and a day is ISO 8601."""
+    rows = _listing(look(home, "report", "overdue-invoices", "--as-of", LAST, "--format", "json"))
+    assert len(rows) > 50
+    for row in rows:
+        assert re.fullmatch(r"-?\d+\.\d{2}", str(row["open_amount"]))
+        assert re.fullmatch(r"\d{4}-\d\d-\d\d", str(row["due_on"]))
+
+
+def test_a_past_day_answers_with_what_was_true_then(home: Path) -> None:
+    """The same report as of an earlier day is another one; nothing that was due later is overdue in it."""
+    early = _listing(look(home, "report", "overdue-invoices", "--as-of", "2026-09-14", "--format", "json"))
+    assert early
+    assert max(str(row["due_on"]) for row in early) < "2026-09-14"
+
+
+def test_one_customer_with_the_leading_zeros(home: Path) -> None:
+    """--customer keeps the rows of that number; a number that nobody has is a usage error."""
+    rows = _listing(look(home, "report", "aging", "--as-of", LAST, "--format", "json"))
+    number = str(rows[0]["customer_number"])
+    mine = _listing(look(home, "report", "open-invoices", "--as-of", LAST, "--customer", number, "--format", "json"))
+    assert {row["customer_number"] for row in mine} == {number}
+    nobody = look(home, "report", "aging", "--customer", number.lstrip("0") + "9999")
+    assert (nobody.returncode, nobody.stdout) == (2, "")
+    assert "leading zeros" in nobody.stderr
+
+
+def test_the_file_name_says_the_form(home: Path, tmp_path: Path) -> None:
+    """--out report.xlsx, .csv and .html write what their names say, all with the same rows."""
+    for name in ("aging.xlsx", "aging.csv", "aging.html"):
+        done = look(home, "report", "aging", "--as-of", LAST, "--out", str(tmp_path / name))
+        assert (done.returncode, done.stdout) == (0, "")
+    sheet = openpyxl.load_workbook(tmp_path / "aging.xlsx").active
+    assert sheet is not None
+    lines = list(csv.reader(io.StringIO((tmp_path / "aging.csv").read_text("utf-8"))))
+    assert sheet.max_row == len(lines) > 50
+    assert [cell.value for cell in sheet[1]] == lines[0]
+    assert (tmp_path / "aging.html").read_text("utf-8").count("<tr>") == len(lines)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["aging.csv", "aging.html", "aging.xlsx"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["report", "nonsense"], "overdue-invoices"),
+        (["report", "quarantine", "--as-of", LAST], "cannot answer for 2026-11-16"),
+        (["report", "feed-freshness", "--customer", "001035"], "no column customer_number"),
+        (["report", "aging", "--as-of", "2026-02-30"], "YYYY-MM-DD"),
+        (["report", "aging", "--format", "xlsx"], "--out"),
+        (["run", "nonsense"], "customer_import, payment_sync"),
+        (["run", "payment-sync", "--param", "revision=x", "--param", "nonsense=1"], "nonsense"),
+        (["run", "payment-sync", "--param", "revision"], "NAME=VALUE"),
+        (["import", "nonsense.xlsx"], "does not exist"),
+        (["contracts", "show", "nonsense"], "open_items"),
+        (["quarantine", "list", "--state", "lost"], "open, replayed"),
+        (["payer-class", "set", "001035", "golden", "--until", "2027-01-01", "--reason", "r"], "strict"),
+        (["nonsense"], "No such command"),
+    ],
+)
+def test_wrong_use_ends_with_2_and_names_what_there_is(home: Path, arguments: Sequence[str], words: str) -> None:
+    """A wrong name, option or value is a usage error whose text names the right ones; nothing goes to stdout."""
+    done = look(home, *arguments, COLUMNS="200")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_quarantine_lists_cells_and_reasons_and_can_be_narrowed(home: Path) -> None:
+    """The list holds the view's open rows; a file's own rows are those of that file."""
+    every = _listing(look(home, "quarantine", "list", "--format", "json"))
+    assert {row["state"] for row in every} == {"open"}
+    assert all(row["reason"] for row in every)
+    name = str(every[0]["file_name"])
+    mine = _listing(look(home, "quarantine", "list", "--file", name, "--format", "json"))
+    assert mine == [row for row in every if row["file_name"] == name]
+    everything = _listing(look(home, "quarantine", "list", "--state", "all", "--format", "json"))
+    assert len(everything) > len(every)
+
+
+# --- status -----------------------------------------------------------------------------------------------------------
+
+
+def test_status_holds_feeds_runs_quarantine_classes_and_refusals(home: Path) -> None:
+    """The status as JSON has five sections; a feed has its age and a word for it; the classes are all four."""
+    done = look(home, "status", "--format", "json")
+    assert done.returncode == 0
+    found = json.loads(done.stdout)
+    assert list(found) == ["feeds", "runs", "quarantine", "payer_classes", "refused_files"]
+    assert {row["feed"] for row in found["feeds"]} == {"organizations", "contacts", "open_items", "settled_items"}
+    assert {row["freshness"] for row in found["feeds"]} <= {"fresh", "late", "stale"}
+    assert {row["payer_class"] for row in found["payer_classes"]} == {"strict", "hesitant", "disloyal", "unrated"}
+    assert sum(row["customers"] for row in found["payer_classes"]) == 123
+    assert found["runs"][0]["state"] == "done"
+
+
+def test_status_for_people_ends_with_what_to_do_next(home: Path) -> None:
+    """The status in words has the ages in words and suggests commands."""
+    shown = look(home, "status").stdout
+    assert re.search(r"open_items +accounting +2026-11-16 +\d+ days? +● \w+ \(\w+\)", shown)
+    assert "Next" in shown
+    assert "kontor quarantine list" in shown
+
+
+def test_a_run_that_was_killed_does_not_stand_as_running(home: Path) -> None:
+    """A ledger row without a living process behind it is shown as abandoned before anyone cleans up."""
+    statement = (
+        "insert into ops.run_ledger (flow, actor, as_of, dry_run, host, process_id)"
+        " values ('payment_sync', 'test', '2026-11-16', false, 'gone', 1) returning run_id"
+    )
+    with engine_for(Settings(home=home)).begin() as connection:
+        run_id = connection.scalar(text(statement))
+    rows = _listing(look(home, "report", "runs", "--format", "json", "--limit", "1"))
+    assert (rows[0]["run_id"], rows[0]["state"]) == (run_id, "abandoned")
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def test_check_says_what_was_recognised_without_the_database(home: Path, tmp_path: Path) -> None:
+    """A check of a file names sheet, header row, columns, day, rows and bad cells; no server is started for it."""
+    file = home / "demo" / f"open_items_{LAST}.xlsx"
+    found = _listing(look(tmp_path, "contracts", "check", str(file), "--format", "json"))[0]
+    assert (found["state"], found["as_of"], found["sheet"]) == ("readable", LAST, "Open items")
+    assert int(str(found["rows"])) > 300
+    assert found["problems"]
+    shown = look(tmp_path, "contracts", "check", str(file)).stdout
+    assert "customer_number ← Customer number" in shown
+    assert not (tmp_path / "postgres").exists()
+
+
+def test_check_refuses_what_is_no_table_with_4(tmp_path: Path) -> None:
+    """A file whose nature is wrong ends with bad input and every reason; so does a contract with a misspelt key."""
+    (tmp_path / "open_items_2026-01-05.csv").write_text("nothing;of;use\n1;2;3\n", "utf-8")
+    done = look(tmp_path, "contracts", "check", str(tmp_path / "open_items_2026-01-05.csv"))
+    assert done.returncode == 4
+    assert "nothing of it was applied" in done.stderr
+    assert "contracts template open_items" in done.stderr
+    (tmp_path / "sender.yaml").write_text("apiVersion: v3.1.0\nkindd: DataContract\n", "utf-8")
+    assert look(tmp_path, "contracts", "check", str(tmp_path / "sender.yaml")).returncode == 4
+
+
+def test_contracts_are_listed_shown_and_made_into_templates(tmp_path: Path) -> None:
+    """The list has the four feeds; a column shows its headings in several languages; a template is a workbook."""
+    rows = _listing(look(tmp_path, "contracts", "list", "--format", "json"))
+    assert {"organizations", "contacts", "open_items", "settled_items"} <= {str(row["name"]) for row in rows}
+    columns = _listing(look(tmp_path, "contracts", "show", "open_items", "--format", "json"))
+    headings = next(row["headings"] for row in columns if row["column"] == "open_amount")
+    assert isinstance(headings, list)
+    assert len(headings) > 5
+    target = tmp_path / "t.xlsx"
+    assert look(tmp_path, "contracts", "template", "open_items", "--out", str(target)).returncode == 0
+    assert openpyxl.load_workbook(target).sheetnames
+
+
+def test_import_tells_of_every_file_and_ends_with_6_when_one_is_refused(home: Path, tmp_path: Path) -> None:
+    """A known file, a new customer and two refused files in one command: a line each, exit code 6, reasons in words."""
+    known = home / "demo" / f"open_items_{LAST}.xlsx"
+    new = tmp_path / "organizations_2026-11-17.csv"
+    new.write_text("customer_number,name,country\n909090,=Нов клиент,BG\n", "utf-8")
+    wrong = tmp_path / "open_items_2026-11-17.csv"
+    wrong.write_text("a,b\n1,2\n", "utf-8")
+    files = [str(known), str(new), str(wrong)]
+    done = kontor(home, "import", *files, "--format", "json", "--as-of", "2026-11-17")
+    assert done.returncode == 6, done.stderr
+    assert f"open_items_{LAST}.xlsx" in done.stderr
+    # The command's day contradicts the first file's own: refused too, like the one without columns.
+    states = {row["file_name"]: row["state"] for row in json.loads(done.stdout)}
+    assert states[new.name] == "applied"
+    assert states[wrong.name] == "refused"
+    again = kontor(home, "import", str(known), str(new))
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("known") >= 2
+    assert again.stderr == ""
+    card = look(home, "report", "aging", "--customer", "909090", "--format", "csv")
+    assert card.returncode == 0
+
+
+def test_a_refused_file_ends_with_4_and_a_dry_run_keeps_nothing(home: Path, tmp_path: Path) -> None:
+    """One refused file is bad input; a dry run counts rows and leaves no trace of the file."""
+    wrong = tmp_path / "open_items_2026-11-18.csv"
+    wrong.write_text("a,b\n1,2\n", "utf-8")
+    done = kontor(home, "import", str(wrong), "--dry-run")
+    assert done.returncode == 4
+    new = tmp_path / "organizations_dry.csv"
+    new.write_text("customer_number,name,country\n919191,Dry,NO\n", "utf-8")
+    dry = kontor(home, "import", str(new), "--as-of", "2026-11-18", "--dry-run", "--format", "json")
+    row = _listing(dry)[0]
+    assert (row["file_name"], row["state"], row["inserted"]) == (new.name, "applied", 1)
+    assert look(home, "report", "aging", "--customer", "919191").returncode == 2
+    names = {row["file_name"] for row in _listing(look(home, "report", "feed-files", "--format", "json"))}
+    assert not {wrong.name, new.name} & names
+
+
+def test_prefects_log_is_in_a_file_and_on_the_terminal_only_with_verbose(home: Path) -> None:
+    """With --verbose the log is there; the file has it always; the result on stdout is the same."""
+    loud = kontor(home, "run", "payment-sync", "--verbose")
+    assert loud.returncode == 0
+    assert loud.stdout == "payment_sync: nothing new to take in\n"
+    assert "run_opened" in loud.stderr
+    assert (home / "logs" / "kontor.log").read_text("utf-8").count("run_opened") > 15
+
+
+def test_a_flow_that_runs_already_ends_with_3(home: Path) -> None:
+    """While another run holds the flow's lock the command is refused, says so, and changes nothing."""
+    with engine_for(Settings(home=home)).connect() as holder:
+        holder.execute(text("select pg_advisory_lock(hashtext('kontor flow payment_sync'))"))
+        done = kontor(home, "run", "payment_sync")
+        assert done.returncode == 3
+        assert "already running" in done.stderr
+        assert "what to do:" in done.stderr
+
+
+# --- payer classes ----------------------------------------------------------------------------------------------------
+
+
+def test_a_payer_class_is_set_listed_and_cleared_by_hand(home: Path) -> None:
+    """An override has an end and a reason; a second one over it is refused; cleared, the rules decide again."""
+    number = str(
+        _listing(look(home, "report", "payer-classes", "--as-of", LAST, "--format", "json"))[0]["customer_number"]
+    )
+    given = ["payer-class", "set", number, "strict", "--as-of", LAST, "--until", "2027-01-31", "--reason", "new owner"]
+    done = look(home, *given)
+    assert done.returncode == 0, done.stderr
+    assert look(home, *given).returncode == 3
+    listed = _listing(look(home, "payer-class", "list", "--as-of", LAST, "--format", "json"))
+    assert [(row["customer_number"], row["payer_class"], row["until"]) for row in listed] == [
+        (number, "strict", "2027-01-31")
+    ]
+    assert look(home, "payer-class", "clear", number, "--reason", "as before", "--as-of", LAST).returncode == 0
+    assert _listing(look(home, "payer-class", "list", "--as-of", LAST, "--format", "json")) == []
+
+
+# --- servers, errors --------------------------------------------------------------------------------------------------
+
+
+def test_a_database_that_is_down_ends_with_5(tmp_path: Path) -> None:
+    """A database of one's own that does not answer is a dependency that is down, and nothing half-done remains."""
+    done = look(tmp_path, "status", KONTOR_DATABASE_URL="postgresql://nobody@127.0.0.1:1/nothing")
+    assert done.returncode == 5
+    assert "half-done" in done.stderr
+    assert "nobody" not in done.stderr
+
+
+def test_a_database_of_ones_own_is_never_migrated_by_the_way(home: Path) -> None:
+    """Without the schema of this version a command is refused with `kontor db upgrade` as the way on."""
+    server = find_postgres(home)
+    assert server is not None
+    url = f"postgresql://kontor_admin@/postgres?host={server.socket_dir}&port={server.port}"
+    done = look(home, "status", KONTOR_DATABASE_URL=url)
+    assert done.returncode == 3
+    assert "kontor db upgrade" in done.stderr
+
+
+def test_a_wrong_setting_names_the_culprit(tmp_path: Path) -> None:
+    """A setting that cannot be read is a usage error that names the variable."""
+    done = look(tmp_path, "status", KONTOR_BUSINESS_TIMEZONE="Sofia")
+    assert done.returncode == 2
+    assert "KONTOR_BUSINESS_TIMEZONE" in done.stderr
+
+
+def test_psql_works_as_a_role_that_owns_nothing(home: Path) -> None:
+    """`db url` is what psql takes, and the shell answers as the role that was asked for."""
+    url = look(home, "db", "url").stdout.strip()
+    assert url.startswith("postgresql://kontor_finance@/kontor?")
+    shell = subprocess.run(
+        [*KONTOR, "db", "shell", "--role", "finance"],
+        env=_environment(home),
+        input="\\pset format unaligned\nselect current_user;\nselect count(*) from crm.invoices;\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "kontor_finance" in shell.stdout
+    assert "permission denied" in shell.stderr
+
+
+def test_an_interrupt_ends_quietly_with_130(home: Path) -> None:
+    """Ctrl-C in the middle of a run leaves neither a traceback nor a run that stands as running."""
+    engine = engine_for(Settings(home=home))
+    running = subprocess.Popen(
+        [*KONTOR, "run", "payment_sync"],
+        env=_environment(home),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    with engine.connect() as holder:
+        holder.execute(text("lock table landing.quarantined_rows in access exclusive mode"))
+        _await_run(holder, running.pid)
+        running.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+        holder.rollback()
+    printed, said = running.communicate(timeout=60)
+    assert (running.returncode, printed, said) == (130, "", "")
+    newest = _listing(look(home, "report", "runs", "--format", "json", "--limit", "1"))[0]
+    assert (newest["process_id"], newest["state"]) == (running.pid, "failed")
+
+
+def _await_run(connection: Connection, process_id: int) -> None:
+    """Wait until that process has a run in the ledger, half a minute at most."""
+    for _ in range(300):
+        if connection.scalar(text("select 1 from ops.run_ledger where process_id = :pid"), {"pid": process_id}):
+            return
+        time.sleep(0.1)
+    pytest.fail("the run did not begin")
+
+
+def test_help_is_quick_and_names_every_command() -> None:
+    """`kontor --help` loads nothing heavy."""
+    code = (
+        "import sys; from flows.cli import main; main(['--help'])\n"
+        "heavy = {'prefect', 'pandas', 'sqlalchemy', 'alembic', 'great_expectations'} & set(sys.modules)\n"
+        "sys.exit(f'loaded {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    for name in (
+        "demo",
+        "status",
+        "import",
+        "contracts",
+        "quarantine",
+        "report",
+        "payer-class",
+        "run",
+        "up",
+        "down",
+        "db",
+    ):
+        assert re.search(rf"^. {name} ", done.stdout, re.MULTILINE), name
+
+
+@pytest.mark.parametrize("command", [["status"], ["report", "aging"], ["quarantine", "list"], ["contracts", "list"]])
+def test_looking_loads_neither_prefect_nor_pandas(home: Path, command: list[str]) -> None:
+    """Commands that only look start without the libraries that only flows need."""
+    code = (
+        f"import sys; from flows.cli import main; main({command!r})\n"
+        "heavy = {'prefect', 'pandas', 'great_expectations'} & set(sys.modules)\n"
+        "sys.exit(f'loaded {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=_environment(home), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_down_stops_both_servers_and_up_brings_them_back(home: Path) -> None:
+    """After `down` nothing runs and the data stay; a report then starts the database by itself, without Prefect."""
+    assert look(home, "down").stdout.count("stopped") == 2
+    assert find_postgres(home) is None
+    assert find_prefect(home) is None
+    assert look(home, "down").stdout.count("was not running") == 2
+    assert look(home, "db", "url").returncode == 5
+    assert _listing(look(home, "report", "aging", "--as-of", LAST, "--format", "json"))
+    assert find_prefect(home) is None
+    up = kontor(home, "up")
+    assert up.returncode == 0
+    assert re.search(r"Prefect +http://127\.0\.0\.1:\d+", up.stdout)
