@@ -35,7 +35,8 @@ def apply_snapshot(connection: Connection, staged: StagedFile) -> Applied:
 
 
 def apply_replayed(connection: Connection, staged: StagedFile) -> Applied:
-    """Apply rows that come back from quarantine as part of the snapshot they stood in."""
+    """Apply rows that come back from quarantine as part of the snapshot they stood in; withdrawn ones leave it."""
+    _create_missing_customers(connection, staged)
     return _apply_observations(connection, staged, complete=False)
 
 
@@ -139,6 +140,8 @@ def _apply_observations(connection: Connection, staged: StagedFile, *, complete:
         "complete": complete,
         "replaces": staged.replaces,
         "next_as_of": _next_snapshot(connection, staged),
+        "withdrawn_customers": [customer for customer, _ in staged.withdrawn],
+        "withdrawn_numbers": [number for _, number in staged.withdrawn],
     }
     late = parameters["next_as_of"] is not None
     good = _stage_listed(connection)
@@ -150,6 +153,7 @@ def _apply_observations(connection: Connection, staged: StagedFile, *, complete:
     connection.execute(text(_DELETE_STATES))
     connection.execute(text(_UPSERT_STATES))
     moved = connection.execute(text(_UPDATE_INVOICES), parameters).one()
+    connection.execute(text(_RETURN_TO_LEDGER))
     _drop_temporary(connection)
     _request_classification(connection, staged)
     rest = good - inserted - int(moved.updated)
@@ -212,6 +216,8 @@ with held as (
                      and q.customer_number = o.customer_number and q.item_key = c.invoice_number) as unread
     from compared c join crm.organizations o using (organization_id)
     where not (c.item is null) or :complete
+       or (o.customer_number, c.invoice_number) in (
+           select * from unnest(cast(:withdrawn_customers as text[]), cast(:withdrawn_numbers as text[])))
 )
 select n.organization_id, n.invoice_number, n.held_from, n.held_until, n.held_item,
        coalesce(n.invoice_id, known.invoice_id) as invoice_id,
@@ -375,12 +381,17 @@ select count(*) filter (where outdated is not true and differs
 from spoken
 """
 
-# An invoice that no snapshot has ever listed shows what its ledger says.
-_REFRESH_LEDGER_INVOICES = f"""
+# An invoice that no snapshot lists, or that a corrected revision says was never listed, shows what its ledger says.
+_AS_THE_LEDGER_SAYS = """
 update crm.invoices i
 set document_type = e.document_type, issued_on = e.issued_on, due_on = e.due_on, currency = e.currency,
     amount = e.amount, open_amount = e.open_amount, disputed = e.disputed, note = e.note, feed_file_id = e.feed_file_id
 from crm.ledger_entries e
-where e.invoice_id = i.invoice_id and e.feed_file_id = :feed_file_id and i.listed_from is null
-  and {_item("i")} is distinct from {_item("e")}
+where e.invoice_id = i.invoice_id and i.listed_from is null
+"""
+_REFRESH_LEDGER_INVOICES = f"""
+{_AS_THE_LEDGER_SAYS} and e.feed_file_id = :feed_file_id and {_item("i")} is distinct from {_item("e")}
+"""
+_RETURN_TO_LEDGER = f"""
+{_AS_THE_LEDGER_SAYS} and i.invoice_id in (select invoice_id from item_change)
 """

@@ -327,6 +327,33 @@ def test_the_ledger_knows_more_than_the_list_of_its_time(accounting: Accounting)
     assert accounting.open_on(date(2026, 2, 19))["A"] == 100
 
 
+@pytest.mark.parametrize(
+    "order", [("first", "ledger", "second"), ("second", "first", "ledger"), ("ledger", "first", "second")]
+)
+def test_what_a_corrected_list_takes_back_leaves_the_ledgers_word(
+    accounting: Accounting, order: tuple[str, ...]
+) -> None:
+    """The list of 5 March has A as disputed by mistake, its second revision lacks A; the ledger knows no dispute.
+
+    Whatever arrives first, A reads as the ledger has it: the dispute never was.
+    """
+    ledger = [settled("A", date(2026, 1, 2), date(2026, 2, 1), date(2026, 2, 20)) | {"disputed": "no"}]
+    for step in order:
+        if step == "ledger":
+            path = write_csv(accounting.folder / "settled_items_2026-03-10.csv", ledger)
+            accounting.books.take_in(path, "settled_items")
+        elif step == "first":
+            accounting.sends(MARCH_5, owes("A", disputed="yes"), owes("Z"))
+        else:
+            accounting.sends(MARCH_5, owes("Z"), revision=2)
+    found = accounting.books.read(
+        "select invoice_number, disputed, amount from report.settled_invoices(:d)", d=MARCH_12
+    )
+    assert found == [{"invoice_number": "A", "disputed": False, "amount": Decimal(100)}]
+    (entry,) = [row for row in accounting.books.state()["invoices"] if row["invoice_number"] == "A"]
+    assert (entry["listed_from"], entry["due_on"], entry["disputed"]) == (None, date(2026, 2, 1), False)
+
+
 def test_a_row_that_cannot_be_read_keeps_its_item_open(accounting: Accounting) -> None:
     """On 12 March A's amount is "n/a": A stays open at 100, nobody is told that it was paid; 19 March says 70."""
     accounting.sends(MARCH_5, owes("A"), owes("B"))
