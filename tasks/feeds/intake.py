@@ -127,7 +127,30 @@ def take_in_file(engine: Engine, file: InboxFile, *, given: Given, run_id: int, 
 
 def _read(file: InboxFile) -> tuple[RawTable, CastTable]:
     raw = read_confined(file.path, file.contract)
-    return raw, cast_table(raw, file.contract)
+    cast = cast_table(raw, file.contract)
+    _refuse_without_a_good_row(file, cast)
+    return raw, cast
+
+
+def _refuse_without_a_good_row(file: InboxFile, cast: CastTable) -> None:
+    """A file of which no row can be read is of another nature: believed, it would say that nothing is listed any more.
+
+    Raises:
+        FileRefused: one reason per column, with the rows it concerns and the first of them.
+    """
+    problems = cast.problems
+    if not len(cast.frame) or problems["row_number"].nunique() < len(cast.frame):
+        return
+    reasons = [f"none of its {len(cast.frame)} rows can be read"]
+    for column, found in problems.groupby("column_name", sort=False):
+        first = found.iloc[0]
+        reasons.append(f"{column}: {len(found)} cells, the first in {first['cell']}: {first['reason']}")
+    raise FileRefused(
+        file.path.name,
+        reasons,
+        hint="See how it was understood with `kontor contracts check FILE --contract NAME`; another layout or date"
+        " format needs a contract of its own.",
+    )
 
 
 def _business_date(file: InboxFile, raw: RawTable, given: Given) -> date:
