@@ -33,7 +33,7 @@ settings.load_profile("kontor")
 CAMPAIGN_FACTOR = int(os.environ.get("KONTOR_CAMPAIGN_FACTOR", "1"))
 
 FOLDERS = ("unit", "database", "end_to_end", "fault", "structure", "benchmarks")
-KEPT = {"ops.installation", "ops.alembic_version", "rules.payer_class"}
+KEPT = {"ops.installation", "ops.alembic_version", "rules.payer_class", "rules.quality_threshold"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

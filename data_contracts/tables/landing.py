@@ -53,6 +53,8 @@ feed_files = Table(
     _count("settled"),
     _count("reopened"),
     Column("totals", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("sums", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("guards", JSONB, nullable=False, server_default=text("'[]'")),
     Column("refusal", JSONB, nullable=False, server_default=text("'[]'")),
     Column("classification_pending", Boolean, nullable=False, server_default=text("false")),
     Column("run_id", BigInteger, ForeignKey("ops.run_ledger.run_id"), nullable=False),

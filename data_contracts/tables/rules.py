@@ -77,3 +77,29 @@ payer_class_override = Table(
     Index(None, "organization_id"),
     schema="rules",
 )
+
+quality_threshold = Table(
+    "quality_threshold",
+    metadata,
+    Column("quality_threshold_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("rule_id", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("guard", Text, nullable=False),
+    Column("feed", Text, nullable=False, server_default=text("'*'")),
+    Column("source", Text, nullable=False, server_default=text("'*'")),
+    Column("threshold", Numeric(12, 4), nullable=False),
+    Column("minimum_evidence", Integer, nullable=False),
+    Column("window_days", Integer),
+    Column("valid", DATERANGE, nullable=False),
+    Column("author", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    CheckConstraint("threshold >= 0 and minimum_evidence >= 0", name="not_negative"),
+    CheckConstraint("window_days > 0", name="window_days"),
+    CheckConstraint("not isempty(valid)", name="valid_not_empty"),
+    UniqueConstraint("rule_id", "version"),
+    ExcludeConstraint(("rule_id", "="), ("valid", "&&"), name="quality_threshold_one_version"),
+    ExcludeConstraint(
+        ("guard", "="), ("feed", "="), ("source", "="), ("valid", "&&"), name="quality_threshold_one_in_force"
+    ),
+    schema="rules",
+)
