@@ -132,7 +132,7 @@ def read_answer(descriptor: int, file_name: str) -> tuple[Answer, RawTable | Non
         other = _read_frame(content[frame_end:other_end], None)
     except ValidationError as error:
         raise GarbledAnswer(f"{error.error_count()} of its fields are not what they must be") from error
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:  # all of them are Arrow's ways to say no
         raise GarbledAnswer("its columns are not valid Arrow data") from error
     return answer, _table(answer.table, file_name, frame, other)
 

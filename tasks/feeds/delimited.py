@@ -85,6 +85,8 @@ def decodings(content: bytes, dialect: Dialect) -> Iterator[tuple[str, str]]:
     if content.startswith(_UTF16_MARKS):
         yield from _strictly(content, "utf-16")
         return
+    if b"\0" in content and not any(name.casefold().startswith("utf-16") for name in dialect.encodings):
+        raise NotText("it holds NUL bytes, so it is not a text file (or it was cut off while being written)")
     as_utf8 = list(_strictly(content, "utf-8-sig"))
     if as_utf8:
         yield from as_utf8
@@ -99,9 +101,8 @@ def _strictly(content: bytes, encoding: str) -> Iterator[tuple[str, str]]:
         text = content.decode(encoding)
     except UnicodeError:
         return
-    if "\0" in text:
-        raise NotText("it holds NUL bytes, so it is not a text file (or it was cut off while being written)")
-    yield encoding, text
+    if "\0" not in text:
+        yield encoding, text
 
 
 def delimiters(dialect: Dialect) -> Sequence[str]:
