@@ -128,11 +128,9 @@ def test_the_commands_that_the_demo_suggests_work_as_printed(
         assert done.stdout or arguments != command
 
 
-def test_a_second_demo_begins_anew_and_ends_the_same(
-    short_home: Path, played: subprocess.CompletedProcess[str]
-) -> None:
+def test_a_second_demo_begins_anew_and_ends_the_same(home: Path, played: subprocess.CompletedProcess[str]) -> None:
     """Run again, the demo finds its home as its own and ends with the same screen, but for the seconds it took."""
-    again = kontor(short_home, "demo")
+    again = kontor(home, "demo")
     assert again.returncode == 0, again.stderr
     assert again.stdout.splitlines()[:-1] == played.stdout.splitlines()[:-1]
 
