@@ -327,6 +327,34 @@ def test_the_ledger_knows_more_than_the_list_of_its_time(accounting: Accounting)
     assert accounting.open_on(date(2026, 2, 19))["A"] == 100
 
 
+@pytest.mark.parametrize("newest_first", [False, True])
+def test_the_newest_ledger_wins_item_by_item(accounting: Accounting, newest_first: bool) -> None:
+    """February's ledger has A and B open; March's has A paid and is silent on B: so B is still open, in any order."""
+    issued, due = date(2026, 1, 2), date(2026, 2, 1)
+    files = [
+        (date(2026, 2, 10), [settled("A", issued, due, ""), settled("B", issued, due, "")]),
+        (date(2026, 3, 10), [settled("A", issued, due, date(2026, 2, 20))]),
+    ]
+    for day, rows in reversed(files) if newest_first else files:
+        path = write_csv(accounting.folder / f"settled_items_{day}.csv", rows)
+        outcome = accounting.books.take_in(path, "settled_items")
+        assert outcome.rows_read == outcome.inserted + outcome.updated + outcome.unchanged + outcome.superseded
+    assert accounting.open_on(date(2026, 2, 12)) == money(A=100, B=100)
+    assert accounting.open_on(MARCH_12) == money(B=100)
+    assert accounting.settled_by(MARCH_12) == {"A": (date(2026, 2, 19), date(2026, 2, 20))}
+
+
+def test_a_ledger_row_waits_for_its_customer_too(accounting: Accounting) -> None:
+    """A paid invoice of unknown C-9 waits; when C-9 arrives its past is there, day by day."""
+    row = settled("A", date(2026, 1, 2), date(2026, 2, 1), date(2026, 2, 20)) | {"customer_number": "C-9"}
+    path = write_csv(accounting.folder / "settled_items_2026-03-01.csv", [row])
+    assert accounting.books.take_in(path, "settled_items").quarantined == 1
+    accounting.knows("C-9")
+    assert accounting.books.replay() == 1
+    assert accounting.open_on(date(2026, 2, 19)) == money(A=100)
+    assert accounting.settled_by(MARCH_12) == {"A": (date(2026, 2, 19), date(2026, 2, 20))}
+
+
 @pytest.mark.parametrize(
     "order", [("first", "ledger", "second"), ("second", "first", "ledger"), ("ledger", "first", "second")]
 )
