@@ -22,6 +22,7 @@ from tasks.feeds.business_date import find_as_of, find_revision
 from tasks.feeds.casting import CastTable, cast_table
 from tasks.feeds.confined import read_confined
 from tasks.feeds.contracts import FeedContract, list_contracts
+from tasks.feeds.guards_store import Overruling
 from tasks.feeds.outcomes import Apply, FileOutcome, Fingerprint
 from tasks.feeds.reading import RawTable
 from tasks.feeds.store import record_refusal, take_in
@@ -39,6 +40,7 @@ class Given:
     revision: int | None = None
     accepted_guards: tuple[str, ...] = ()
     dry_run: bool = False
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -192,7 +194,7 @@ def _apply(
             revision=find_revision(file.contract, file_name=file.path.name, given=given.revision),
             run_id=run_id,
             apply=apply,
-            accepted_guards=given.accepted_guards,
+            overruling=Overruling(given.accepted_guards, given.reason),
         )
         if given.dry_run:
             transaction.rollback()

@@ -60,7 +60,8 @@ class Applied:
 class FileOutcome:
     """What became of a file: ``state`` is applied, superseded, known (taken in before) or refused.
 
-    The counts add up to ``rows_read``. ``reasons`` and ``hint`` are a refused file's.
+    The counts add up to ``rows_read``. ``reasons`` and ``hint`` are a refused file's; ``overruled``
+    names the guards that would have refused, had nobody accepted them.
     """
 
     file_name: str
@@ -79,6 +80,7 @@ class FileOutcome:
     reasons: tuple[str, ...] = ()
     hint: str = ""
     dry_run: bool = False
+    overruled: tuple[str, ...] = ()
 
     def counts(self) -> dict[str, int]:
         """The counts by name."""

@@ -15,6 +15,7 @@ from configs.settings import Settings, load_settings
 from tasks.database import engine_for
 from tasks.errors import BadInput, PartlyDone, UsageError
 from tasks.feeds.contracts import FeedContract, load_contract
+from tasks.feeds.guards import check_names
 from tasks.feeds.intake import Given, InboxFile, archive, find_inbox_files, installed_contracts, take_in_file
 from tasks.feeds.outcomes import Apply, FileOutcome
 from tasks.feeds.parameters import FeedParameters
@@ -53,15 +54,23 @@ def open_feed_run(flow_name: str, parameters: FeedParameters) -> Iterator[FeedRu
 
     Raises:
         Locked: the flow is running already.
-        UsageError: a guard is overruled without a reason.
+        UsageError: a guard is overruled without a reason, or there is no guard of that name.
     """
     if parameters.accept_guards and not parameters.reason.strip():
         raise UsageError("A guard is overruled without a reason.", hint="Add --reason 'why this is right'.")
+    check_names(parameters.accept_guards)
     settings = load_settings()
     today = datetime.now(ZoneInfo(settings.business_timezone)).date()
     as_of = parameters.as_of or today
     engine = engine_for(settings, purpose=f"kontor {flow_name}")
-    given = Given(today, parameters.file_as_of, parameters.revision, parameters.accept_guards, parameters.dry_run)
+    given = Given(
+        today,
+        parameters.file_as_of,
+        parameters.revision,
+        parameters.accept_guards,
+        parameters.dry_run,
+        parameters.reason,
+    )
     with open_run(engine, flow_name, as_of=as_of, dry_run=parameters.dry_run, actor=current_actor()) as run:
         log_event("run_opened", flow=flow_name, run_id=run.run_id, as_of=as_of, dry_run=str(parameters.dry_run))
         yield FeedRun(run, settings, engine, given, parameters)

@@ -7,7 +7,7 @@ and the next run takes the same file in again.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import date
 
 from sqlalchemy import Connection, bindparam, text
@@ -16,6 +16,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from tasks.errors import FileRefused
 from tasks.feeds.casting import CastTable
 from tasks.feeds.contracts import FeedContract
+from tasks.feeds.guards_store import NOTHING_OVERRULED, Overruling, guard_file
 from tasks.feeds.judging_store import count_fates, judge_rows
 from tasks.feeds.outcomes import Applied, Apply, FileOutcome, Fingerprint, StagedFile
 from tasks.feeds.reading import RawTable
@@ -33,18 +34,18 @@ def take_in(
     revision: int,
     run_id: int,
     apply: Apply,
-    accepted_guards: Sequence[str] = (),
+    overruling: Overruling = NOTHING_OVERRULED,
 ) -> FileOutcome:
     """Take one file in, inside the caller's transaction, and return what became of it.
 
     Raises:
-        FileRefused: the same content came under another date, or two different files claim the same one.
+        FileRefused: two different files claim the same date, or guards refuse the file; the transaction must end.
     """
     serialise(connection, contract.feed)
     known = _known_outcome(connection, contract, fingerprint, as_of)
     if known is not None:
         return known
-    _refuse_conflicts(connection, contract, fingerprint, as_of, revision, accepted_guards)
+    _refuse_second_truth(connection, contract, fingerprint, as_of, revision)
     if _is_outdated_revision(connection, contract, as_of, revision):
         return _register_superseded(connection, contract, fingerprint, as_of, revision, run_id, len(cast.frame))
     replaces = _retire_older_revision(connection, contract, as_of)
@@ -62,9 +63,11 @@ def take_in(
     )
     stage(connection, staged, cast.frame)
     warned = judge_rows(connection, staged, contract, raw, cast)
+    verdicts = guard_file(connection, staged, contract, raw, fingerprint, overruling)
     fates = count_fates(connection)
     applied = apply(connection, staged)
     outcome = _outcome(fingerprint, contract, as_of, len(cast.frame), fates, applied, warned)
+    outcome = replace(outcome, overruled=tuple(v.guard for v in verdicts if v.state == "overruled"))
     _write_counts(connection, feed_file_id, outcome)
     clear_staging(connection, staged.staging)
     return outcome
@@ -120,53 +123,25 @@ def _known_outcome(
     return FileOutcome(fingerprint.file_name, contract.name, as_of, "known")
 
 
-def _refuse_conflicts(
-    connection: Connection,
-    contract: FeedContract,
-    fingerprint: Fingerprint,
-    as_of: date,
-    revision: int,
-    accepted_guards: Sequence[str],
+def _refuse_second_truth(
+    connection: Connection, contract: FeedContract, fingerprint: Fingerprint, as_of: date, revision: int
 ) -> None:
-    """Refuse what cannot be decided without a person: only snapshots say something by what they leave out.
-
-    A guard that was accepted is passed over alone; it never hides that another file already speaks for the same day.
-    """
+    """Refuse a second file for the same day: no guard can say which of the two is right."""
     if contract.mode != "snapshot":
         return
-    others = connection.execute(
+    other = connection.scalar(
         text(
-            "select file_name, as_of, revision, sha256 = :sha256 as same from landing.feed_files"
-            " where feed = :feed and source = :source and state <> 'refused' and mode = 'snapshot'"
-            " and ((sha256 = :sha256 and not :same_accepted)"
-            " or (sha256 <> :sha256 and as_of = :as_of and revision = :revision)) order by as_of limit 1"
+            "select file_name from landing.feed_files where feed = :feed and source = :source"
+            " and state <> 'refused' and mode = 'snapshot' and as_of = :as_of and revision = :revision"
         ),
-        {
-            **_identity(contract, fingerprint),
-            "as_of": as_of,
-            "revision": revision,
-            "same_accepted": "same_content" in accepted_guards,
-        },
-    ).one_or_none()
-    if others is not None:
-        raise _conflict(fingerprint, as_of, revision, others.file_name, others.as_of, others.same)
-
-
-def _conflict(
-    fingerprint: Fingerprint, as_of: date, revision: int, other_name: str, other_as_of: date, same: bool
-) -> FileRefused:
-    if same:
-        return FileRefused(
-            fingerprint.file_name,
-            [f"it is dated {as_of}, but its content is byte for byte that of {other_name}, dated {other_as_of}"],
-            hint="Ask for the right week's export. If truly nothing changed, import it again with"
-            " --accept-guard same_content --reason '…'.",
-        )
-    return FileRefused(
-        fingerprint.file_name,
-        [f"{other_name} already is revision {revision} of the snapshot as of {as_of}, with other content"],
-        hint=f"If this one corrects it, import it with --revision {revision + 1}.",
+        {**_identity(contract, fingerprint), "as_of": as_of, "revision": revision},
     )
+    if other is not None:
+        raise FileRefused(
+            fingerprint.file_name,
+            [f"{other} already is revision {revision} of the snapshot as of {as_of}"],
+            hint=f"If this one corrects it, import it with --revision {revision + 1}.",
+        )
 
 
 def _is_outdated_revision(connection: Connection, contract: FeedContract, as_of: date, revision: int) -> bool:
