@@ -42,6 +42,16 @@ begin atomic
     group by f.source;
 end;
 
+-- Every complete snapshot beside the one before it.
+create or replace function crm.snapshot_pairs()
+returns table (source text, snapshot_as_of date, previous_as_of date)
+language sql stable
+begin atomic
+    select f.source, f.as_of, lag(f.as_of) over (partition by f.source order by f.as_of)
+    from landing.feed_files f
+    where f.state = 'applied' and f.mode = 'snapshot' and f.feed = 'open_items';
+end;
+
 -- What was open on that day. Two kinds of evidence meet here:
 --   a snapshot says what was open on its own day and until the next one;
 --   a ledger says of an invoice's whole life, up to the ledger's day, when it was issued and settled.
@@ -91,23 +101,24 @@ language sql stable
 begin atomic
     select s.invoice_id, s.organization_id, s.source, s.invoice_number,
            s.document_type, s.issued_on, s.due_on, s.currency, s.amount, s.disputed,
-           (select max(f.as_of) from landing.feed_files f
-            where f.state = 'applied' and f.mode = 'snapshot' and f.feed = 'open_items'
-              and f.source = s.source and f.as_of < s.listed_until),
-           s.listed_until, null::date
+           p.previous_as_of, s.listed_until, null::date
     from crm.newest_states_at(settlements_at.as_of) s
+    join crm.snapshot_pairs() p on p.source = s.source and p.snapshot_as_of = s.listed_until
     left join crm.newest_snapshots_at(settlements_at.as_of) n on n.source = s.source
     left join crm.ledger_entries l on l.invoice_id = s.invoice_id
     where s.listed_until <= settlements_at.as_of
-      and (l.invoice_id is null or (settlements_at.as_of > l.as_of and n.snapshot_as_of > l.as_of and l.settled_on is null))
+      and (l.invoice_id is null
+           or (settlements_at.as_of > l.as_of and n.snapshot_as_of > l.as_of and l.settled_on is null))
     union all
+    -- A ledger's word, unless a newer snapshot lists the invoice again.
     select i.invoice_id, i.organization_id, i.source, i.invoice_number,
-           l.document_type, l.issued_on, l.due_on, l.currency, l.amount, l.disputed or i.disputed,
+           l.document_type, l.issued_on, l.due_on, l.currency, l.amount, l.disputed or coalesce(s.disputed, false),
            l.settled_on - 1, l.settled_on, l.settled_on
     from crm.ledger_entries l
     join crm.invoices i on i.invoice_id = l.invoice_id
+    left join crm.newest_snapshots_at(settlements_at.as_of) n on n.source = i.source
+    left join crm.newest_states_at(settlements_at.as_of) s on s.invoice_id = l.invoice_id
     where l.settled_on <= settlements_at.as_of
-      and not exists (
-          select from crm.open_items_at(settlements_at.as_of) o where o.invoice_id = l.invoice_id
-      );
+      and (settlements_at.as_of <= l.as_of or n.snapshot_as_of is null or n.snapshot_as_of <= l.as_of
+           or s.invoice_id is null or s.listed_until <= settlements_at.as_of);
 end;

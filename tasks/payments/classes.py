@@ -22,7 +22,6 @@ An override interrupts hysteresis: the first decision after it has no class to h
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
@@ -67,15 +66,6 @@ def classify(connection: Connection, since: date) -> dict[str, int]:
     connection.execute(text(_DROP_WORK_TABLES))
     connection.execute(text(_PLAN_AS_BEFORE))
     return {str(name): int(value) for name, value in counts._mapping.items()}
-
-
-def affected_since(connection: Connection, feed_file_ids: Sequence[int]) -> date | None:
-    """The day from which :func:`classify` must run after these files were applied; None where none matters.
-
-    A snapshot speaks from its own day on; a ledger speaks of the whole past, so everything is decided anew.
-    """
-    day: date | None = connection.scalar(text(_AFFECTED_SINCE), {"feed_file_ids": list(feed_file_ids)})
-    return day
 
 
 def set_override(
@@ -256,15 +246,6 @@ where payer_class_override_id = :override_id
 """
 
 _DELETE_OVERRIDE = "delete from rules.payer_class_override where payer_class_override_id = :override_id"
-
-_AFFECTED_SINCE = """
-select min(case when f.mode = 'snapshot' then f.as_of else (
-    select min(e.as_of) from landing.feed_files e
-    where e.state = 'applied' and e.feed in ('open_items', 'settled_items')
-) end)
-from landing.feed_files f
-where f.feed_file_id = any(:feed_file_ids) and f.state = 'applied' and f.feed in ('open_items', 'settled_items')
-"""
 
 # Days with a file concern everyone (organization_ids is null); the edges of an override only its customer.
 _EVALUATION_DAYS = """

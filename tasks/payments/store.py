@@ -71,10 +71,17 @@ def classification_due_since(connection: Connection) -> date | None:
     Until the transaction ends nobody else decides classes: two flows at once would decide the same days twice.
     """
     connection.execute(text("select pg_advisory_xact_lock(hashtext('kontor classification'))"))
-    since: date | None = connection.scalar(
-        text("select min(as_of) from landing.feed_files where classification_pending")
-    )
+    since: date | None = connection.scalar(text(_CLASSIFICATION_DUE_SINCE))
     return since
+
+
+# A snapshot speaks from its own day on; a ledger speaks of the whole past.
+_CLASSIFICATION_DUE_SINCE = """
+select min(case when mode = 'snapshot' then as_of
+           else (select min(e.as_of) from landing.feed_files e
+                 where e.state = 'applied' and e.feed in ('open_items', 'settled_items')) end)
+from landing.feed_files where classification_pending
+"""
 
 
 def settle_classification(connection: Connection) -> None:
