@@ -288,7 +288,7 @@ def _breakdown(answer: Answer, end: _End, limits: Limits) -> str:
     if end.status == -signal.SIGXFSZ:
         return f"what it unpacks to is more than the {limits.answer_bytes // MIB} MB that a table may have"
     if answer.broke:
-        return f"the reader broke down on it ({answer.broke}): the file is damaged or not what it claims to be"
+        return f"the reader broke down on it ({answer.broke}): it is damaged, or unlike any file known so far"
     if end.status < 0:
         name = signal.Signals(-end.status).name
         return f"the reader was brought down by it ({name}): the file is damaged or not what it claims to be"

@@ -303,7 +303,7 @@ def _sift(
 
     Only rows in which nearly all identifying cells are blank can be either, so only those are looked at one by one.
     """
-    identifying = [positions[name] for name in _identifying(contract) if name in positions]
+    identifying = [positions[name] for name in _identifying(contract) if name in positions] or list(positions.values())
     drop: list[int] = []
     totals: list[TotalsRow] = []
     for index in _suspects(body, identifying):
