@@ -21,7 +21,7 @@ from pathlib import Path
 
 MIB = 1 << 20
 _MEMORY_FLOOR = 400 * MIB  # the interpreter with Arrow and pandas is about 160 MiB of it
-_MEMORY_PER_BYTE = 24  # a workbook is packed about tenfold; see docs/reference/reading-files.md for what was measured
+_MEMORY_PER_BYTE = 40  # measured: up to 30 for a packed workbook, 8 for text
 _MEMORY_CEILING = 4096 * MIB
 _SECONDS_FLOOR = 8.0
 _SECONDS_PER_MIB = 2.0
