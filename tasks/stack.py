@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import psycopg
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
 from sqlalchemy import Connection
@@ -44,7 +45,7 @@ def ensure_database(settings: Settings, progress: Progress) -> None:
         Refused: it is one's own and its schema is not at the newest migration; nothing is changed.
     """
     if settings.database_url is None:
-        prepare(settings, progress)
+        bring_up_to_date(settings, progress)
         return
     head = ScriptDirectory(str(MIGRATIONS)).get_current_head()
     with connected(settings, OWNER) as connection:
@@ -56,6 +57,22 @@ def ensure_database(settings: Settings, progress: Progress) -> None:
             " Nothing was changed.",
             hint="Back the database up, then run `kontor db upgrade`.",
         )
+
+
+def bring_up_to_date(settings: Settings, progress: Progress) -> None:
+    """Bring the database to this version's schema, also one of one's own.
+
+    Raises:
+        DependencyDown: it cannot be reached.
+        Refused: a newer version of Kontor has migrated it; nothing is changed.
+    """
+    try:
+        prepare(settings, progress)
+    except CommandError:
+        raise Refused(
+            "The database's schema is newer than this version of Kontor knows. Nothing was changed.",
+            hint="Install the version of Kontor that migrated it, or set KONTOR_HOME to another home.",
+        ) from None
 
 
 def ensure_prefect(settings: Settings, progress: Progress) -> str:
