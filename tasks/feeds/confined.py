@@ -121,7 +121,7 @@ class _Host:
                 stdout=subprocess.DEVNULL,
                 cwd="/",
                 # No setting and no secret of ours goes in: what is not there cannot be read.
-                env={"PATH": os.defpath, "PYTHONPATH": str(_ROOT), **_SETTINGS},
+                env={"PATH": os.defpath, "PYTHONPATH": os.pathsep.join((str(_ROOT), *_packages())), **_SETTINGS},
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
@@ -160,6 +160,13 @@ class _Host:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+
+
+def _packages() -> Iterator[str]:
+    """Yield where this process has its packages from, which need not be where its interpreter looks by itself."""
+    for place in sys.path:
+        if Path(place).name in ("site-packages", "dist-packages"):
+            yield str(Path(place).absolute())
 
 
 _IDLE: list[_Host] = []

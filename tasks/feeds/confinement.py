@@ -195,7 +195,8 @@ def _readable(path: Path) -> Iterator[tuple[str, int]]:
     """Yield what stays readable: the file, and where Python loads modules and libraries from."""
     yield str(path), _READ_FILE
     package = str(Path(__file__).resolve().parents[1])
-    for place in dict.fromkeys((sys.prefix, sys.base_prefix, package, *_LIBRARIES)):
+    packages = [place for place in sys.path if Path(place).name in ("site-packages", "dist-packages")]
+    for place in dict.fromkeys((sys.prefix, sys.base_prefix, package, *packages, *_LIBRARIES)):
         yield place, _READ_FILE | _READ_DIR
 
 
