@@ -283,7 +283,7 @@ from history.change_log
 
 
 def verify_history(connection: Connection, kept: Sequence[Seal] = ()) -> Verification:
-    """Recompute every hash and say where history is not what was sealed, the first break of each kind first.
+    """Recompute every hash and say where history is not what was sealed, the first broken entry first.
 
     ``kept`` is a chain that was exported: only it can show that the newest seals were removed or all of them remade.
     Entries are compared in one statement. Others may write, seal and erase meanwhile.
@@ -299,7 +299,7 @@ def verify_history(connection: Connection, kept: Sequence[Seal] = ()) -> Verific
     chain = [found for found in (find_broken_seal(seals), find_departure(seals, kept)) if found is not None]
     tally = connection.execute(text(_TALLY), {"through": through}).one()
     return Verification(
-        breaks=(*sorted(entries, key=lambda found: found.number), *chain, *_broken_triggers(connection)),
+        breaks=(*entries, *chain, *_broken_triggers(connection)),
         broken_entries=(broken[0].broken if broken else 0) + (erased[0].broken if erased else 0),
         entries=tally.entries,
         erased_entries=tally.erased,
