@@ -91,8 +91,7 @@ def verify(
     if found.breaks:
         raise Refused(
             f"History is not what was sealed. First: {found.breaks[0]}.",
-            hint="Change nothing more; compare with a backup from before (`kontor backup list`) and find out who"
-            " worked on the database itself.",
+            hint="Change nothing more: keep a copy of the database as it is, and find out who worked on it directly.",
         )
 
 
