@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from flows.commands import demo, feeds, reading, servers, status, taking_in
+from flows.commands import demo, feeds, quarantine, reading, servers, status, taking_in
 from flows.commands.screen import interrupted, show_bug, show_error
 
 app = typer.Typer(
@@ -28,7 +28,7 @@ app.command(rich_help_panel=FIRST)(demo.demo)
 app.command(rich_help_panel=FIRST)(status.status)
 app.command("import", rich_help_panel=FILES)(taking_in.import_files)
 app.add_typer(feeds.contracts, name="contracts", rich_help_panel=FILES)
-app.add_typer(reading.quarantine, name="quarantine", rich_help_panel=FILES)
+app.add_typer(quarantine.quarantine, name="quarantine", rich_help_panel=FILES)
 app.command(rich_help_panel=ANSWERS)(reading.report)
 app.add_typer(reading.payer_class, name="payer-class", rich_help_panel=ANSWERS)
 app.command(rich_help_panel=WORK)(taking_in.run)

@@ -129,6 +129,18 @@ def _held(connection: Connection, parameters: Mapping[str, object], more: str = 
     ]
 
 
+def fetch_corrections(connection: Connection, row_id: int) -> list[dict[str, Any]]:
+    """What was done about a row, oldest first: corrected_at, actor, outcome, column_name, old and new value, reason."""
+    rows = connection.execute(
+        text(
+            "select corrected_at, actor, outcome, column_name, old_value, new_value, reason from report.corrections"
+            " where quarantined_row_id = :row_id order by correction_id"
+        ),
+        {"row_id": row_id},
+    ).mappings()
+    return [dict(row) for row in rows]
+
+
 # --- one file ---------------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,222 @@
+"""The steps of quarantine_replay: read what came back, match it, take it in file by file, hand out what is left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import Connection
+
+from tasks.artifacts import summary
+from tasks.errors import BadInput, PartlyDone, UsageError
+from tasks.feeds.confined import read_confined
+from tasks.feeds.contracts import FeedContract
+from tasks.feeds.correction_parameters import ReplayParameters
+from tasks.feeds.correction_workbook import (
+    HandedOut,
+    remaining_path,
+    returned_contract,
+    returned_rows,
+    write_corrections,
+)
+from tasks.feeds.corrections import CorrectedRow, HeldRow, Matched, contracts_named, match_returned, row_id_of
+from tasks.feeds.corrections_store import FileCorrected, Selection, fetch_held, replay_corrected
+from tasks.feeds.parameters import FeedParameters
+from tasks.feeds.steps import Applies, FeedRun, open_feed_run
+from tasks.steps import READ_STEP, WRITE_STEP, current_actor, log_event, publish_counts, publish_summary, step
+
+_TOLD = 20
+
+
+@dataclass(frozen=True)
+class Returned:
+    """What is to be done: the comparison, the rows it speaks of as they were compared, and their contracts."""
+
+    matched: Matched
+    held: dict[int, HeldRow]
+    contracts: dict[str, FeedContract]
+
+
+def open_replay(parameters: ReplayParameters) -> AbstractContextManager[FeedRun]:
+    """Hold the flow's lock and ledger entry for a ``with`` block.
+
+    Raises:
+        UsageError: there is neither a workbook nor a row to reject, or one is rejected without a reason.
+        Locked: the flow is running already.
+    """
+    if bool(parameters.workbook) == bool(parameters.reject):
+        raise UsageError(
+            "quarantine_replay takes either a workbook that came back or rows to reject.",
+            hint="kontor quarantine replay FILE, or kontor quarantine reject ROW-ID --reason '…'.",
+        )
+    if parameters.reject and not parameters.reason.strip():
+        raise UsageError("A row is rejected without a reason.", hint="Add --reason 'why it will never be used'.")
+    return open_feed_run("quarantine_replay", FeedParameters(as_of=parameters.as_of, dry_run=parameters.dry_run))
+
+
+@step(READ_STEP)
+def read_returned(run: FeedRun, parameters: ReplayParameters) -> Returned:
+    """What the workbook, or the list of rows to reject, asks for, compared with what is held now."""
+    if parameters.workbook is None:
+        returned = _to_reject(run, parameters)
+    else:
+        lines = returned_rows(read_confined(Path(parameters.workbook), returned_contract()))
+        ids = tuple(row_id for line in lines if (row_id := row_id_of(line.token)) is not None)
+        held = _held(run, ids)
+        contracts = _contracts(run, held.values(), parameters)
+        returned = Returned(match_returned(lines, held, contracts), held, contracts)
+    log_event(
+        "corrections_compared",
+        run_id=run.run.run_id,
+        wanted=len(returned.matched.wanted),
+        problems=len(returned.matched.problems),
+        resolved=returned.matched.resolved,
+        untouched=returned.matched.untouched,
+    )
+    return returned
+
+
+def _held(run: FeedRun, row_ids: tuple[int, ...]) -> dict[int, HeldRow]:
+    with run.engine.connect() as connection:
+        return {row.row_id: row for row in fetch_held(connection, Selection(state=None, row_ids=row_ids))}
+
+
+def _contracts(run: FeedRun, rows: Iterable[HeldRow], parameters: ReplayParameters) -> dict[str, FeedContract]:
+    names = {row.contract for row in rows if row.state == "open"}
+    return contracts_named(names, home=run.settings.home, given=parameters.contracts)
+
+
+def _to_reject(run: FeedRun, parameters: ReplayParameters) -> Returned:
+    held = _held(run, parameters.reject)
+    wanted, problems = [], []
+    for row_id in dict.fromkeys(parameters.reject):
+        state = held[row_id].state if row_id in held else "unknown here"
+        if state == "open":
+            wanted.append(CorrectedRow(row_id, 0, {}, parameters.reason.strip()))
+        elif state != "rejected":
+            problems.append(f"row {row_id} is {state}, so it cannot be rejected")
+    resolved = len(set(parameters.reject)) - len(wanted) - len(problems)
+    contracts = _contracts(run, held.values(), parameters)
+    return Returned(Matched(tuple(wanted), tuple(problems), resolved, 0), held, contracts)
+
+
+def replay_all(run: FeedRun, returned: Returned, applies: Applies) -> list[FileCorrected]:
+    """Take the corrected rows in, customers before what they owe, then by business date; one outcome per file."""
+    by_file: dict[int, list[CorrectedRow]] = {}
+    for item in returned.matched.wanted:
+        by_file.setdefault(returned.held[item.row_id].feed_file_id, []).append(item)
+    files = {file_id: returned.held[items[0].row_id] for file_id, items in by_file.items()}
+    order = sorted(files, key=lambda file_id: (list(applies).index(files[file_id].feed), files[file_id].as_of, file_id))
+    return [replay_file(run, returned, by_file[file_id], applies) for file_id in order]
+
+
+@step(WRITE_STEP)
+def replay_file(run: FeedRun, returned: Returned, items: Sequence[CorrectedRow], applies: Applies) -> FileCorrected:
+    """Take the corrected rows of one file in, in one transaction; a second try finds them settled."""
+    first = returned.held[items[0].row_id]
+    with run.engine.connect() as connection, connection.begin() as transaction:
+        outcome = replay_corrected(
+            connection,
+            first.feed_file_id,
+            {item.row_id: returned.held[item.row_id].token for item in items},
+            items,
+            contract=returned.contracts[first.contract],
+            run_id=run.run.run_id,
+            actor=current_actor(),
+            apply=applies[first.feed],
+        )
+        if run.given.dry_run:
+            transaction.rollback()
+    log_event("file_corrected", run_id=run.run.run_id, feed_file_id=first.feed_file_id, **_counts(outcome))
+    return outcome
+
+
+@step(WRITE_STEP)
+def hand_out_again(
+    run: FeedRun, parameters: ReplayParameters, returned: Returned, outcomes: Sequence[FileCorrected]
+) -> Path | None:
+    """Write the rows that still cannot be used into a new workbook, with their new reasons; None if there are none."""
+    row_ids = tuple(row_id for outcome in outcomes for row_id in outcome.still_wrong)
+    if not row_ids or parameters.workbook is None or run.given.dry_run:
+        return None
+    target = Path(parameters.remaining or remaining_path(Path(parameters.workbook), run.given.business_today))
+    with run.engine.connect() as connection:
+        rows = export_rows(connection, Selection(row_ids=row_ids), returned.contracts)
+    write_corrections(rows, target)
+    return target
+
+
+def export_rows(connection: Connection, selection: Selection, contracts: dict[str, FeedContract]) -> list[HandedOut]:
+    """The open rows of a selection with their contracts; rows of files that were replaced are left out."""
+    held = fetch_held(connection, selection)
+    return [HandedOut(row, contracts[row.contract]) for row in held if row.file_state == "applied"]
+
+
+def _counts(outcome: FileCorrected) -> dict[str, int]:
+    return {
+        "corrected": outcome.taken_in,
+        "freed": outcome.freed,
+        "rejected": outcome.rejected,
+        "still_wrong": len(outcome.still_wrong),
+        "stale": len(outcome.stale),
+        "inserted": outcome.applied.inserted,
+        "updated": outcome.applied.updated,
+        "unchanged": outcome.applied.unchanged,
+        "superseded": outcome.applied.superseded,
+        "settled": outcome.applied.settled,
+    }
+
+
+@step(READ_STEP)
+def report_corrections(
+    run: FeedRun, returned: Returned, outcomes: Sequence[FileCorrected], replayed: int
+) -> dict[str, int]:
+    """Publish what became of every row, and note the sums in the run ledger; returns the sums."""
+    rows = [{"file": o.file_name, "contract": o.contract, **_counts(o)} for o in outcomes]
+    publish_counts("quarantine-replay-files", "What became of the corrected rows of every file", rows)
+    names = list(_counts(FileCorrected(0, "", "")))
+    totals = {name: sum(_counts(outcome)[name] for outcome in outcomes) for name in names}
+    totals |= {
+        "problems": len(returned.matched.problems),
+        "resolved_before": returned.matched.resolved,
+        "untouched": returned.matched.untouched,
+        "replayed": replayed,
+    }
+    run.run.note(totals)
+    facts = {name.replace("_", " "): count for name, count in totals.items() if count}
+    publish_summary("quarantine-replay-summary", summary(f"quarantine_replay as of {run.run.as_of}", facts))
+    return totals
+
+
+def conclude(returned: Returned, outcomes: Sequence[FileCorrected], remaining: Path | None) -> None:
+    """End the flow failed, not green, where a correction could not be taken.
+
+    Raises:
+        BadInput: none could be.
+        PartlyDone: some were; the text names the others and where they are now.
+    """
+    problems = list(returned.matched.problems)
+    problems += [f"row {i} changed while this run was comparing; export it again" for o in outcomes for i in o.stale]
+    still = [row_id for outcome in outcomes for row_id in outcome.still_wrong]
+    if still:
+        problems.append(f"{len(still)} corrected rows still cannot be used: {_few(still)}")
+    if not problems:
+        return
+    told = "".join(f"\n  - {problem}" for problem in problems[:_TOLD])
+    more = f"\n  - and {len(problems) - _TOLD} more" if len(problems) > _TOLD else ""
+    done = sum(outcome.taken_in + outcome.rejected for outcome in outcomes)
+    hint = (
+        f"The rows and their new reasons stand in {remaining.name}; correct that workbook and replay it."
+        if remaining is not None
+        else "`kontor quarantine export --out FILE` writes a fresh workbook of what is open now."
+    )
+    if done:
+        raise PartlyDone(f"{done} rows were settled; some corrections were not taken.{told}{more}", hint=hint)
+    raise BadInput(f"No correction was taken.{told}{more}", hint=hint)
+
+
+def _few(row_ids: Sequence[int]) -> str:
+    shown = ", ".join(f"row {row_id}" for row_id in row_ids[:_TOLD])
+    return shown + (" …" if len(row_ids) > _TOLD else "")
