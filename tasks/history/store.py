@@ -85,31 +85,31 @@ convert_to(u.name || chr(31) || coalesce((e.old_values -> u.name)::text, '') || 
 # As written: every salt derived from the entry's own.
 _WHOLE = f"sha256(sha256(uuid_send(e.salt) || convert_to(u.name, 'UTF8')) || {_VALUE})"
 
-# Once something was erased: a value beside its salt, or the hash alone. In any other shape the hash is empty, and so
-# the entry's is none that was ever sealed.
+# Once something was erased: a value beside its salt, or the hash alone. In any other shape there is no hash, neither of
+# the value nor of its entry, and an entry without one is broken.
 _PARTED = f"""
 case when e.salts ->> u.name ~ '^[0-9a-f]{{64}}$' and not e.commitments ? u.name
      then sha256(decode(e.salts ->> u.name, 'hex') || {_VALUE})
      when e.commitments ->> u.name ~ '^[0-9a-f]{{64}}$'
           and not (e.salts ? u.name or e.old_values ? u.name or e.new_values ? u.name)
-     then decode(e.commitments ->> u.name, 'hex')
-     else ''::bytea end
+     then decode(e.commitments ->> u.name, 'hex') end
 """
 
-_EACH = (
-    "(select string_agg({hash}, ''::bytea order by u.place)"
-    " from unnest(e.column_names) with ordinality as u (name, place))"
-)
+_NAMES = "unnest(e.column_names) with ordinality as u (name, place)"
 
 _ENTRY_HASH = f"""
 case when e.old_values - e.column_names = '{{}}' and e.new_values - e.column_names = '{{}}'
+          and array_position(e.column_names, null) is null
           and (e.salt is null) = (e.salts is not null) and (e.salt is null) = (e.commitments is not null)
           and (e.salt is not null
                or e.salts - e.column_names = '{{}}' and e.commitments - e.column_names = '{{}}')
      then sha256(record_send(row(e.entry_id, e.changed_at, e.operation, e.table_name, e.record_id, e.external_id,
                                  e.parent_id, e.role, e.actor, e.run_id, cardinality(e.column_names)))
-                 || coalesce(case when e.salt is not null then {_EACH.format(hash=_WHOLE)}
-                                  else {_EACH.format(hash=_PARTED)} end, ''::bytea)) end
+                 || case when cardinality(e.column_names) = 0 then ''::bytea
+                         when e.salt is not null
+                         then (select string_agg({_WHOLE}, ''::bytea order by u.place) from {_NAMES})
+                         else (select string_agg({_PARTED}, ''::bytea order by u.place) from {_NAMES}
+                               having bool_and({_PARTED} is not null)) end) end
 """
 
 _DIGEST = "encode(sha256(array_send({ids}) || array_send({hashes})), 'hex')"
@@ -240,7 +240,7 @@ with sealed as (
 select coalesce(s.entry_id, a.entry_id) as entry_id, s.seal_number, count(*) over () as broken,
        case when a.entry_id is null then 'removed' when s.entry_id is null then 'added' else 'changed' end as manner
 from sealed s full join actual a on a.entry_id = s.entry_id
-where a.entry_id is null or s.entry_id is null or s.entry_hash is distinct from a.entry_hash
+where a.entry_hash is null or s.entry_hash is null or s.entry_hash <> a.entry_hash
 order by 1 limit :shown
 """
 

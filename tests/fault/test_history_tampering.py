@@ -149,6 +149,20 @@ def test_an_edit_of_what_erasure_left_names_the_entry(past: Past, edit: str) -> 
     assert [(b.what, b.number) for b in found.breaks] == [("entry", past.parted)]
 
 
+def test_a_malformed_entry_is_broken_even_if_it_was_sealed_so(past: Past) -> None:
+    """An entry that was given what no hash covers before it was sealed does not pass for whole afterwards."""
+    with _tampering(past.settings) as connection:
+        connection.execute(text("delete from history.seals"))
+        connection.execute(
+            text("""update history.change_log set old_values = '{"x": "y"}' where entry_id = :id"""),
+            {"id": past.whole[0]},
+        )
+        connection.execute(text("update history.change_log set salts = '{}' where entry_id = :id"), {"id": past.parted})
+        seal_history(connection, now=NOW, actor="tester", seal_size=3)
+        found = _verify(connection)
+    assert [b.number for b in found.breaks] == [past.whole[0], past.parted]
+
+
 def test_values_cannot_be_erased_on_the_sly(past: Past) -> None:
     """Who takes a value away as the erasing function would, but without its entry, leaves a hole that is named."""
     statement = (

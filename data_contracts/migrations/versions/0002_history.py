@@ -18,7 +18,7 @@ depends_on = None
 
 # Columns that say where a row was last seen, not what it says: a change in them alone is no entry. ``external_id``
 # stands in every entry already.
-_PASSED_OVER = "external_id,seen_as_of,seen_revision,feed_file_id,created_at,updated_at"
+_PASSED_OVER = "external_id,spoken,seen_as_of,seen_revision,feed_file_id,created_at,updated_at"
 
 # Table, its key, and the record it belongs to.
 _RECORDED = (
