@@ -54,6 +54,11 @@ class Break:
         return f"{self.what} {self.number}: {self.reason}" if self.number else f"{self.what}: {self.reason}"
 
 
+def instant_text(instant: datetime) -> str:
+    """The instant as a root holds it: in UTC, to the microsecond."""
+    return instant.astimezone(UTC).isoformat(timespec="microseconds")
+
+
 def seal_root(seal: Seal) -> str:
     """The root that a seal of these contents must have, hexadecimal."""
     lines = (
@@ -61,7 +66,7 @@ def seal_root(seal: Seal) -> str:
         str(seal.seal_number),
         seal.previous_root,
         f"{seal.through_entry_id} {seal.entries}",
-        seal.sealed_at.astimezone(UTC).isoformat(timespec="microseconds"),
+        instant_text(seal.sealed_at),
         seal.digest,
         seal.sealed_by,
     )

@@ -15,7 +15,7 @@ from datetime import datetime
 from sqlalchemy import Connection, text
 
 from tasks.errors import Locked
-from tasks.history.chain import NO_SEAL, Break, Seal, find_broken_seal, find_departure, seal_root
+from tasks.history.chain import NO_SEAL, Break, Seal, find_broken_seal, find_departure, instant_text
 
 SEAL_SIZE = 10_000
 _SHOWN_BREAKS = 20
@@ -189,43 +189,44 @@ def _try_frontier(connection: Connection) -> int | None:
         savepoint.rollback()
 
 
-_LIST_ENTRIES = f"""
+# One statement, so that the hashes never leave the server. The root is the one that chain.seal_root states.
+_ADD_SEAL = f"""
 with listed as (
     select e.entry_id, {_ENTRY_HASH} as entry_hash
     from (select * from history.change_log where entry_id > :after and entry_id <= :frontier
           order by entry_id limit :seal_size) e
 ), gathered as (
-    select array_agg(entry_id order by entry_id) as entry_ids, array_agg(entry_hash order by entry_id) as entry_hashes
+    select array_agg(entry_id order by entry_id) as entry_ids, array_agg(entry_hash order by entry_id) as entry_hashes,
+           max(entry_id) as through_entry_id, count(*) as entries
     from listed
 )
-select entry_ids, entry_hashes, {_DIGEST.format(ids="entry_ids", hashes="entry_hashes")} as digest from gathered
-"""
-
-_INSERT_SEAL = """
 insert into history.seals (seal_number, previous_root, through_entry_id, entry_ids, entry_hashes, sealed_at, sealed_by,
                            root)
-values (:seal_number, decode(:previous_root, 'hex'), :through_entry_id, :entry_ids, :entry_hashes, :sealed_at,
-        :sealed_by, decode(:root, 'hex'))
+select :seal_number, decode(:previous_root, 'hex'), through_entry_id, entry_ids, entry_hashes, :sealed_at, :sealed_by,
+       sha256(convert_to(concat_ws(chr(10), 'kontor history seal', cast(:seal_number as bigint),
+                                   cast(:previous_root as text), through_entry_id || ' ' || entries,
+                                   cast(:instant as text), {_DIGEST.format(ids="entry_ids", hashes="entry_hashes")},
+                                   cast(:sealed_by as text)), 'UTF8'))
+from gathered
+returning seal_number, through_entry_id, cardinality(entry_ids) as entries, encode(root, 'hex') as root
 """
 
 
 def _add_seal(connection: Connection, newest: Seal, frontier: int, now: datetime, actor: str, size: int) -> Seal:
-    listed = connection.execute(
-        text(_LIST_ENTRIES), {"after": newest.through_entry_id, "frontier": frontier, "seal_size": size}
-    ).one()
-    unsigned = Seal(
-        seal_number=newest.seal_number + 1,
-        previous_root=newest.root,
-        through_entry_id=listed.entry_ids[-1],
-        entries=len(listed.entry_ids),
-        sealed_at=now,
-        sealed_by=actor,
-        digest=listed.digest,
-    )
-    seal = replace(unsigned, root=seal_root(unsigned))
-    content = {"entry_ids": listed.entry_ids, "entry_hashes": listed.entry_hashes}
-    connection.execute(text(_INSERT_SEAL), vars(seal) | content)
-    return seal
+    added = connection.execute(
+        text(_ADD_SEAL),
+        {
+            "after": newest.through_entry_id,
+            "frontier": frontier,
+            "seal_size": size,
+            "seal_number": newest.seal_number + 1,
+            "previous_root": newest.root,
+            "sealed_at": now,
+            "instant": instant_text(now),
+            "sealed_by": actor,
+        },
+    ).mappings()
+    return replace(newest, **added.one())
 
 
 # Entries up to the newest seal: each is listed by exactly one seal, and is what it was.
