@@ -42,7 +42,7 @@ def _environment(home: Path, **more: str) -> dict[str, str]:
 def kontor(home: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
     """Run the command in a process of its own and return what it printed and how it ended."""
     return subprocess.run(
-        [*KONTOR, *arguments], env=_environment(home, **more), capture_output=True, text=True, timeout=180, check=False
+        [*KONTOR, *arguments], env=_environment(home, **more), capture_output=True, text=True, timeout=600, check=False
     )
 
 
