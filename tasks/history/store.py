@@ -328,14 +328,21 @@ with organization as (
 ), contact as (
     select distinct record_id from history.change_log
     where table_name = 'contacts' and parent_id in (select record_id from organization)
+), wanted as (
+    select e.entry_id from organization o join history.change_log e using (record_id)
+    where e.table_name = 'organizations'
+    union all
+    select e.entry_id from contact c join history.change_log e using (record_id) where e.table_name = 'contacts'
+    union all
+    select e.entry_id from contact c join history.change_log e on e.parent_id = c.record_id
+    where e.table_name = 'contact_roles'
 )
-select entry_id, changed_at, operation, table_name, record_id, role, actor, run_id, column_name, old_value, new_value,
-       erased
-from history.changes
-where (table_name = 'organizations' and record_id in (select record_id from organization))
-   or (table_name = 'contacts' and record_id in (select record_id from contact))
-   or (table_name = 'contact_roles' and parent_id in (select record_id from contact))
-order by entry_id
+select e.entry_id, e.changed_at, e.operation, e.table_name, e.record_id, e.role, e.actor, e.run_id,
+       u.name as column_name, e.old_values ->> u.name as old_value, e.new_values ->> u.name as new_value,
+       e.operation <> 'erase' and coalesce(e.commitments ? u.name, false) as erased
+from wanted join history.change_log e using (entry_id)
+cross join lateral unnest(e.column_names) with ordinality as u (name, place)
+order by e.entry_id, u.place
 """
 
 
