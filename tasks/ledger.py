@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -61,26 +62,49 @@ def open_run(
             _close_after_error(lock, run, error)
             raise
         _close(lock, run, "done", None)
+        _release_lock(lock, flow)
 
 
 def _take_lock(lock: Connection, flow: str) -> None:
-    if lock.scalar(text("select pg_try_advisory_lock(hashtext(:flow))"), {"flow": f"kontor flow {flow}"}):
-        return
-    holder = lock.scalar(
-        text(
-            "select a.application_name || ', since ' || to_char(a.backend_start, 'YYYY-MM-DD HH24:MI:SS TZ')"
-            " from pg_locks l join pg_stat_activity a on a.pid = l.pid"
-            " where l.locktype = 'advisory' and l.granted and l.objsubid = 1"
-            " and l.classid::bigint = case when hashtext(:flow) < 0 then 4294967295 else 0 end"
-            " and l.objid::bigint = hashtext(:flow)::bigint & 4294967295"
-        ),
-        {"flow": f"kontor flow {flow}"},
-    )
+    """Take the flow's lock; a holder that is just going is waited for, a working one is named."""
+    key = {"flow": f"kontor flow {flow}"}
+    for _ in range(_LOCK_ATTEMPTS):
+        if lock.scalar(text("select pg_try_advisory_lock(hashtext(:flow))"), key):
+            return
+        holder = lock.scalar(text(_LOCK_HOLDER), key)
+        if holder is not None:
+            raise Locked(
+                f"{flow} is already running ({holder}). Nothing was changed.",
+                holder=str(holder),
+                hint="Wait for it to end (`kontor status` shows it), then run the command again.",
+            )
+        time.sleep(_LOCK_PAUSE_SECONDS)
     raise Locked(
-        f"{flow} is already running ({holder or 'the holder has just finished'}). Nothing was changed.",
-        holder=str(holder or ""),
-        hint="Wait for it to end (`kontor status` shows it), then run the command again.",
+        f"{flow} is already running; its holder could not be named. Nothing was changed.",
+        holder="",
+        hint="Run the command again in a moment.",
     )
+
+
+def _release_lock(lock: Connection, flow: str) -> None:
+    """Give the lock back at once: the server notices a closed session only a moment later."""
+    lock.execute(text("select pg_advisory_unlock(hashtext(:flow))"), {"flow": f"kontor flow {flow}"})
+
+
+# A session that has closed its run, or has not named itself yet, does not count as a holder.
+_LOCK_ATTEMPTS = 40
+_LOCK_PAUSE_SECONDS = 0.05
+_LOCK_HOLDER = """
+select a.application_name || ', since ' || to_char(a.backend_start, 'YYYY-MM-DD HH24:MI:SS TZ')
+from pg_locks l join pg_stat_activity a on a.pid = l.pid
+where l.locktype = 'advisory' and l.granted and l.objsubid = 1
+  and l.classid::bigint = case when hashtext(:flow) < 0 then 4294967295 else 0 end
+  and l.objid::bigint = hashtext(:flow)::bigint & 4294967295
+  and a.application_name like '% run % pid %'
+  and exists (select from ops.run_ledger r
+              where r.state = 'running'
+                and r.run_id = split_part(split_part(a.application_name, ' run ', 2), ' ', 1)::bigint)
+"""
 
 
 def _abandon_dead_runs(lock: Connection, flow: str) -> None:
@@ -132,6 +156,7 @@ def _close_after_error(lock: Connection, run: Run, error: BaseException) -> None
     state = "partly_done" if isinstance(error, PartlyDone) else "failed"
     try:
         _close(lock, run, state, type(error).__name__)
+        _release_lock(lock, run.flow)
     except DBAPIError:
         # The database went away with the run: the row stays "running" and the next run marks it abandoned.
         lock.invalidate()

@@ -140,7 +140,7 @@ def _nobody(base: Path) -> Person:
     entry = pwd.getpwnam("nobody")
     os.chown(base, entry.pw_uid, entry.pw_gid)
     base.chmod(0o700)
-    return Person("nobody", entry.pw_uid, entry.pw_gid, _python_for(entry.pw_uid), str(_code_for_others()), base)
+    return Person("nobody", entry.pw_uid, entry.pw_gid, python_for(entry.pw_uid), str(_code_for_others()), base)
 
 
 @cache
@@ -164,7 +164,7 @@ def _code_for_others() -> Path:
 
 
 @cache
-def _python_for(uid: int) -> str:
+def python_for(uid: int) -> str:
     """Return an interpreter of this version that the user can reach, or skip."""
     name = f"python{sys.version_info.major}.{sys.version_info.minor}"
     for candidate in (sys.executable, f"/usr/bin/{name}", f"/usr/local/bin/{name}"):

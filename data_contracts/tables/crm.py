@@ -27,7 +27,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import DATERANGE, ExcludeConstraint
+from sqlalchemy.dialects.postgresql import DATERANGE, JSONB, ExcludeConstraint
 
 from data_contracts.tables.base import metadata
 
@@ -75,6 +75,7 @@ organizations = Table(
     Column("segment", Text),
     Column("owner", Text),
     Column("origin", Text, nullable=False, server_default=text("'customers'")),
+    Column("spoken", JSONB, nullable=False, server_default=text("'{}'")),
     Column("seen_as_of", Date, nullable=False),
     Column("seen_revision", Integer, nullable=False, server_default=text("1")),
     _file_column(),
@@ -101,6 +102,7 @@ contacts = Table(
     Column("email", Text),
     Column("phone", Text),
     Column("language", Text),
+    Column("spoken", JSONB, nullable=False, server_default=text("'{}'")),
     Column("seen_as_of", Date, nullable=False),
     Column("seen_revision", Integer, nullable=False, server_default=text("1")),
     _file_column(),

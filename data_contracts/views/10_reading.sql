@@ -84,7 +84,8 @@ begin atomic
     left join crm.newest_states_at(open_items_at.as_of) s
         on s.invoice_id = l.invoice_id and (s.listed_until is null or s.listed_until > open_items_at.as_of)
     where (open_items_at.as_of <= l.as_of or n.snapshot_as_of is null or n.snapshot_as_of <= l.as_of)
-      and coalesce(l.issued_on, l.due_on) <= open_items_at.as_of
+      -- Open on the ledger's own day at the latest, even where it bears a later date of issue.
+      and least(coalesce(l.issued_on, l.due_on), l.as_of) <= open_items_at.as_of
       and (l.settled_on is null or l.settled_on > open_items_at.as_of);
 end;
 
@@ -99,26 +100,30 @@ returns table (
 )
 language sql stable
 begin atomic
+    -- The lists saw it last: no ledger knows the invoice, or a list after the ledger's day still had it.
     select s.invoice_id, s.organization_id, s.source, s.invoice_number,
            s.document_type, s.issued_on, s.due_on, s.currency, s.amount, s.disputed,
            p.previous_as_of, s.listed_until, null::date
     from crm.newest_states_at(settlements_at.as_of) s
     join crm.snapshot_pairs() p on p.source = s.source and p.snapshot_as_of = s.listed_until
-    left join crm.newest_snapshots_at(settlements_at.as_of) n on n.source = s.source
     left join crm.ledger_entries l on l.invoice_id = s.invoice_id
-    where s.listed_until <= settlements_at.as_of
-      and (l.invoice_id is null
-           or (settlements_at.as_of > l.as_of and n.snapshot_as_of > l.as_of and l.settled_on is null))
+    where s.listed_until <= settlements_at.as_of and (l.invoice_id is null or p.previous_as_of > l.as_of)
     union all
-    -- A ledger's word, unless a newer snapshot lists the invoice again.
+    -- The ledger saw it last: it names the day, or it had it open on its own day and the next list did not.
     select i.invoice_id, i.organization_id, i.source, i.invoice_number,
            l.document_type, l.issued_on, l.due_on, l.currency, l.amount, l.disputed or coalesce(s.disputed, false),
-           l.settled_on - 1, l.settled_on, l.settled_on
+           coalesce(l.settled_on - 1, l.as_of), coalesce(l.settled_on, x.snapshot_as_of), l.settled_on
     from crm.ledger_entries l
     join crm.invoices i on i.invoice_id = l.invoice_id
     left join crm.newest_snapshots_at(settlements_at.as_of) n on n.source = i.source
     left join crm.newest_states_at(settlements_at.as_of) s on s.invoice_id = l.invoice_id
-    where l.settled_on <= settlements_at.as_of
-      and (settlements_at.as_of <= l.as_of or n.snapshot_as_of is null or n.snapshot_as_of <= l.as_of
-           or s.invoice_id is null or s.listed_until <= settlements_at.as_of);
+    left join crm.snapshot_pairs() p
+        on p.source = s.source and p.snapshot_as_of = s.listed_until and s.listed_until <= settlements_at.as_of
+    left join crm.snapshot_pairs() x
+        on l.settled_on is null and x.source = i.source and x.snapshot_as_of > l.as_of
+        and coalesce(x.previous_as_of, '-infinity'::date) <= l.as_of
+    where coalesce(l.settled_on, x.snapshot_as_of) <= settlements_at.as_of
+      and (p.previous_as_of is null or p.previous_as_of <= l.as_of)
+      and (s.invoice_id is null or s.listed_until <= settlements_at.as_of
+           or n.snapshot_as_of is null or n.snapshot_as_of <= l.as_of);
 end;

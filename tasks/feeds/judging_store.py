@@ -264,5 +264,6 @@ def _quarantine(connection: Connection, staged: StagedFile, raw: RawTable) -> No
 
 
 def count_fates(connection: Connection) -> dict[str, int]:
+    """How many rows are quarantined or set aside, by fate; rows without a fate are applied."""
     rows = connection.execute(text("select fate, count(*) from row_fate group by fate")).all()
     return {fate: int(count) for fate, count in rows}

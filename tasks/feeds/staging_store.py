@@ -31,6 +31,7 @@ def serialise(connection: Connection, feed: str) -> None:
 
 
 def clear_staging(connection: Connection, staging: str) -> None:
+    """Leave nothing of a file in its staging table, nor the fates of its rows."""
     connection.exec_driver_sql(f"truncate {staging}")
     connection.exec_driver_sql("drop table if exists pg_temp.row_fate")
 
@@ -45,6 +46,7 @@ def stage(connection: Connection, staged: StagedFile, frame: pd.DataFrame) -> No
 
 
 def create_fates(connection: Connection) -> None:
+    """Make the temporary table ``row_fate``, which lives as long as the file's transaction."""
     connection.exec_driver_sql(
         "create temporary table row_fate (row_number integer primary key, fate text not null,"
         " reasons jsonb not null default '[]', awaits_customer boolean not null default false) on commit drop"

@@ -152,6 +152,49 @@ def test_the_newest_word_wins_in_any_order(
     assert {row["customer_number"]: (row["name"], row["country"]) for row in found} == expected
 
 
+_SHAPES = st.lists(
+    st.tuples(
+        st.dictionaries(
+            st.sampled_from(["C-1", "C-2"]),
+            st.tuples(st.sampled_from("AB"), st.sampled_from(["", "BG", "NO"])),
+            min_size=1,
+        ),
+        st.sets(st.sampled_from(["country", "segment"])),
+    ),
+    min_size=2,
+    max_size=4,
+)
+
+
+@settings(max_examples=8)
+@given(files=_SHAPES, data=st.data())
+def test_files_with_different_columns_may_arrive_in_any_order(
+    files: list[tuple[File, set[str]]],
+    data: st.DataObject,
+    prepared: Settings,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """January names the segment, February has no such column: the segment is January's, whichever comes first."""
+    empty_database(prepared)
+    registry = Registry(Books(prepared), tmp_path_factory.mktemp("shapes"))
+    for place in data.draw(st.permutations(range(len(files)))):
+        listed, columns = files[place]
+        rows = [
+            customer(number, name, **dict.fromkeys(sorted(columns), value)) for number, (name, value) in listed.items()
+        ]
+        registry.customers(date(2026, 1 + place, 1), *rows)
+    expected: dict[str, dict[str, str]] = {}
+    for listed, columns in files:
+        for number, (name, value) in listed.items():
+            blank = {"country": "", "segment": ""}
+            expected[number] = expected.get(number, blank) | {"name": name} | dict.fromkeys(columns, value)
+    found = registry.books.read(
+        "select customer_number, name, coalesce(country, '') as country, coalesce(segment, '') as segment"
+        " from crm.organizations"
+    )
+    assert {row.pop("customer_number"): row for row in found} == expected
+
+
 def test_rows_that_cannot_be_customers_wait_with_their_reasons(registry: Registry) -> None:
     """No name, an unknown country, a number twice: each waits with the cell and the reason; the good one is in."""
     outcome = registry.customers(

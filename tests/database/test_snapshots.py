@@ -610,3 +610,35 @@ def test_flows_cannot_delete_what_was_owed_nor_touch_the_rules(accounting: Accou
         with pytest.raises(ProgrammingError, match=r"permission denied|must be owner"):
             as_role(accounting, database.FLOWS, statement)
     assert accounting.open_on(MARCH_5) == money(A=100)
+
+
+def test_an_invoice_that_only_the_ledger_knew_as_open_is_settled_by_the_next_list(accounting: Accounting) -> None:
+    """The ledger of 1 March has A open; the list of 5 March has no A: settled in between, never simply gone."""
+    row = settled("A", date(2026, 1, 2), date(2026, 2, 1), "")
+    accounting.books.take_in(write_csv(accounting.folder / "settled_items_2026-03-01.csv", [row]), "settled_items")
+    accounting.sends(MARCH_5, owes("Z"))
+    assert accounting.open_on(date(2026, 3, 4)) == money(A=100)
+    assert accounting.open_on(MARCH_5) == money(Z=100)
+    assert accounting.settled_by(MARCH_5) == {"A": (date(2026, 3, 1), MARCH_5)}
+
+
+def test_the_ledger_had_it_open_after_a_list_had_dropped_it(accounting: Accounting) -> None:
+    """19 February lists A, 26 February does not, the ledger of 1 March has it open: settled between 1 and 5 March."""
+    accounting.sends(date(2026, 2, 19), owes("A"), owes("Z"))
+    accounting.sends(date(2026, 2, 26), owes("Z"))
+    row = settled("A", date(2026, 1, 2), date(2026, 2, 1), "")
+    accounting.books.take_in(write_csv(accounting.folder / "settled_items_2026-03-01.csv", [row]), "settled_items")
+    accounting.sends(MARCH_5, owes("Z"))
+    assert accounting.open_on(date(2026, 2, 27)) == money(A=100, Z=100)
+    assert accounting.settled_by(MARCH_5) == {"A": (date(2026, 3, 1), MARCH_5)}
+
+
+def test_a_reopened_invoice_is_settled_when_it_leaves_the_list_again(accounting: Accounting) -> None:
+    """Paid on 20 February by the ledger of 1 March, listed on 5 March, gone on 12 March: settled after 5 March."""
+    row = settled("A", date(2026, 1, 2), date(2026, 2, 1), date(2026, 2, 20))
+    accounting.books.take_in(write_csv(accounting.folder / "settled_items_2026-03-01.csv", [row]), "settled_items")
+    accounting.sends(MARCH_5, owes("A"), owes("Z"))
+    accounting.sends(MARCH_12, owes("Z"))
+    assert accounting.settled_by(date(2026, 3, 4)) == {"A": (date(2026, 2, 19), date(2026, 2, 20))}
+    assert accounting.settled_by(MARCH_5) == {}
+    assert accounting.settled_by(MARCH_12) == {"A": (MARCH_5, MARCH_12)}

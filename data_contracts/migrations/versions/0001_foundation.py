@@ -30,11 +30,13 @@ def upgrade() -> None:
 
 
 GRANTS = (
-    "do $$ begin"
-    " execute format('revoke all on database %I from public', current_database());"
-    " execute format('grant connect, temporary on database %I to kontor_flows, kontor_retention', current_database());"
-    " execute format('grant connect on database %I to kontor_finance', current_database());"
-    " end $$",
+    (
+        "do $$ begin"
+        " execute format('revoke all on database %I from public', current_database());"
+        " execute format('grant connect, temporary on database %I to kontor_flows, kontor_retention', current_database());"
+        " execute format('grant connect on database %I to kontor_finance', current_database());"
+        " end $$"
+    ),
     "revoke all on schema public from public",
     "grant usage on schema public to kontor_flows, kontor_retention",
     # Flows read everything and write business data; they may delete only what they derive themselves.
@@ -280,6 +282,7 @@ def _create_tables() -> None:
         sa.Column("segment", sa.Text(), nullable=True),
         sa.Column("owner", sa.Text(), nullable=True),
         sa.Column("origin", sa.Text(), server_default=sa.text("'customers'"), nullable=False),
+        sa.Column("spoken", postgresql.JSONB(), server_default=sa.text("'{}'"), nullable=False),
         sa.Column("seen_as_of", sa.Date(), nullable=False),
         sa.Column("seen_revision", sa.Integer(), server_default=sa.text("1"), nullable=False),
         sa.Column("feed_file_id", sa.BigInteger(), nullable=False),
@@ -359,6 +362,7 @@ def _create_tables() -> None:
         sa.Column("email", sa.Text(), nullable=True),
         sa.Column("phone", sa.Text(), nullable=True),
         sa.Column("language", sa.Text(), nullable=True),
+        sa.Column("spoken", postgresql.JSONB(), server_default=sa.text("'{}'"), nullable=False),
         sa.Column("seen_as_of", sa.Date(), nullable=False),
         sa.Column("seen_revision", sa.Integer(), server_default=sa.text("1"), nullable=False),
         sa.Column("feed_file_id", sa.BigInteger(), nullable=False),
@@ -476,9 +480,7 @@ def _create_tables() -> None:
             using="gist",
             name="payer_class_override_no_overlap",
         ),
-        sa.CheckConstraint(
-            "(ended_by is null) = (end_reason is null)", name=op.f("payer_class_override_ended_check")
-        ),
+        sa.CheckConstraint("(ended_by is null) = (end_reason is null)", name=op.f("payer_class_override_ended_check")),
         sa.CheckConstraint(
             "payer_class in ('strict', 'hesitant', 'disloyal', 'unrated')",
             name=op.f("payer_class_override_payer_class_check"),
