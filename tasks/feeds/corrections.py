@@ -129,7 +129,7 @@ def contracts_named(names: Iterable[str], *, home: Path, given: Sequence[str] = 
     if missing:
         raise BadInput(
             f"The contract of these files is not here: {', '.join(missing)}. Nothing was changed.",
-            hint=f"Put it into {own.name}/ of KONTOR_HOME, or name its file with --contract PATH.",
+            hint=f"Put it into {own.name}/ of KONTOR_HOME, or name its file with --contract-file PATH.",
         )
     return found
 
