@@ -55,6 +55,8 @@ def decide_fates(
     reasons += _key_collisions(connection, staged, contract, raw)
     awaiting = [] if _creates_customers(contract) else _unknown_customers(connection, staged, raw)
     reasons += awaiting
+    if staged.feed == "contacts":
+        reasons += _companions(connection, staged, raw, {int(reason["row_number"]) for reason in reasons})
     _write_fates(connection, reasons, {int(reason["row_number"]) for reason in awaiting})
     return len({failure.row_number for failure in failures if failure.check.severity == "warn"})
 
@@ -212,6 +214,33 @@ def _unknown_customers(connection: Connection, staged: StagedFile, raw: RawTable
             "raw_value": row.customer_number,
             "code": "unknown_customer",
             "reason": "no customer has this number yet; the row is taken in by itself when the customer arrives",
+        }
+        for row in rows
+    ]
+
+
+def _companions(connection: Connection, staged: StagedFile, raw: RawTable, bad: set[int]) -> list[Reason]:
+    """The good rows of contacts of whom another row is bad: taken in alone they would say that its role has ended."""
+    if not bad:
+        return []
+    who = "lower(coalesce({0}.email, concat_ws(' ', {0}.first_name, {0}.last_name)))"
+    rows = connection.execute(
+        text(
+            f"select good.row_number, min(ill.row_number) as other from {staged.staging} good"
+            f" join {staged.staging} ill on ill.customer_number = good.customer_number"
+            f" and {who.format('ill')} = {who.format('good')}"
+            " where ill.row_number = any(:bad) and good.row_number <> all(:bad) group by 1 order by 1"
+        ),
+        {"bad": sorted(bad)},
+    ).all()
+    return [
+        {
+            "row_number": row.row_number,
+            "column_name": "roles",
+            "cell": raw.cell("roles", row.row_number),
+            "raw_value": None,
+            "code": "companion",
+            "reason": f"row {row.other} of the same contact cannot be used; a contact's rows are taken in together",
         }
         for row in rows
     ]

@@ -1,4 +1,4 @@
-"""Whatever arrives in whatever order: the database equals a plain model of the same files, read in the order of days."""
+"""In whatever order files arrive: the database equals a plain model of them, read in the order of their days."""
 
 from __future__ import annotations
 

@@ -346,13 +346,27 @@ def test_a_waiting_contact_does_not_override_a_newer_file(registry: Registry) ->
     assert registry.roles("C-1") == [("payments", None, None)]
 
 
-def test_a_period_that_runs_backwards_waits(registry: Registry) -> None:
-    """A role that ends before it begins is told with its cell; the person's other role is taken in."""
+def test_a_period_that_runs_backwards_waits_with_its_contact(registry: Registry) -> None:
+    """Anna's payments role ends before it begins: both her rows wait, so the role she had is not taken for ended."""
     registry.customers(JANUARY, customer("C-1"))
-    outcome = registry.contacts(JANUARY, anna("payments", "2026-03-01", "2026-02-01"), anna("manager"))
-    assert (outcome.inserted, outcome.quarantined) == (1, 1)
-    (told,) = registry.books.read("select cell, reason from report.quarantine")
-    assert told == {"cell": "G2", "reason": "the roles end on 2026-02-01, before they begin on 2026-03-01"}
+    registry.contacts(JANUARY, anna("payments", "2026-01-01"), anna("manager"))
+    before = registry.roles("C-1")
+    outcome = registry.contacts(
+        FEBRUARY,
+        anna("payments", "2026-03-01", "2026-02-01"),
+        anna("manager"),
+        anna("manager", email="bo@example.com"),
+    )
+    assert (outcome.inserted, outcome.quarantined) == (1, 2)
+    told = registry.books.read("select cell, reason from report.quarantine order by row_number")
+    assert told == [
+        {"cell": "G2", "reason": "the roles end on 2026-02-01, before they begin on 2026-03-01"},
+        {
+            "cell": "E3",
+            "reason": "row 2 of the same contact cannot be used; a contact's rows are taken in together",
+        },
+    ]
+    assert registry.roles("C-1") == before != []
 
 
 def test_the_database_itself_refuses_overlapping_roles(registry: Registry) -> None:

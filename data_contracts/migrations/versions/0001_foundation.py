@@ -33,7 +33,8 @@ GRANTS = (
     (
         "do $$ begin"
         " execute format('revoke all on database %I from public', current_database());"
-        " execute format('grant connect, temporary on database %I to kontor_flows, kontor_retention', current_database());"
+        " execute format('grant connect, temporary on database %I to kontor_flows, kontor_retention',"
+        " current_database());"
         " execute format('grant connect on database %I to kontor_finance', current_database());"
         " end $$"
     ),
