@@ -32,7 +32,7 @@ from tasks.feeds.values import Failure, parser_for
 CHECKSUM_LENGTH = 12
 REJECT = "reject"
 # Reasons that follow from other rows, from customers or from the contract's checks are found anew each time.
-_FOUND_ANEW = frozenset({"duplicate_key", "unknown_customer"})
+_FOUND_ANEW = frozenset({"duplicate_key", "unknown_customer", "companion"})
 _TOKEN = re.compile(r"^\s*([0-9]{1,18})-([0-9a-f]{12})\s*$")
 _ADDRESS = re.compile(r"^([A-Z]{1,3})[0-9]+$")
 _ESCAPED = re.compile(r"_x([0-9A-Fa-f]{4})_")
