@@ -11,10 +11,6 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, Engine, create_engine, make_url, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
@@ -146,27 +142,51 @@ def _run_script(connection: Connection, script: Path) -> None:
         driver.execute(script.read_text("utf-8"))
 
 
-def _alembic(connection: Connection | None = None) -> Config:
+def newest_migration() -> str:
+    """The revision that this version of Kontor brings a schema to; the files of migrations are numbered by it."""
+    return _migrations()[-1]
+
+
+def _migrations() -> list[str]:
+    return sorted(path.stem.split("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*_*.py"))
+
+
+def standing_migration(connection: Connection) -> str | None:
+    """The revision at which the connected database stands; None where it has no schema of ours yet."""
+    if connection.scalar(text("select to_regclass('ops.alembic_version')")) is None:
+        return None
+    standing: str | None = connection.scalar(text("select version_num from ops.alembic_version"))
+    return standing
+
+
+def _migrate(connection: Connection) -> None:
+    from alembic import command  # half a second that no other command should wait for
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     config.attributes["connection"] = connection
-    return config
+    command.upgrade(config, "head")
 
 
 def upgrade(settings: Settings, progress: Progress = _silent) -> None:
     """Apply the migrations that are missing, then the views, in one transaction as the owner.
 
     Nothing is written when the schema stands at the newest migration and the views are the ones in this version.
+
+    Raises:
+        Refused: a newer version of Kontor has migrated it, or somebody's own views are in the way.
     """
     with _connect(engine_for(settings, OWNER, purpose="kontor upgrade")) as connection, connection.begin():
         _check_server(connection)
+        _check_not_newer(connection)
         if _is_current(connection, settings):
             return
         progress("Bringing the database schema up to date …")
         connection.execute(text("select pg_advisory_xact_lock(hashtext('kontor upgrade'))"))
         for schema in SCHEMAS:
             connection.exec_driver_sql(f"create schema if not exists {schema}")
-        command.upgrade(_alembic(connection), "head")
+        _migrate(connection)
         _rebuild_views(connection)
         seed_rules(connection)
         _settle_installation(connection, settings)
@@ -244,9 +264,18 @@ def _fingerprint() -> str:
     return digest.hexdigest()
 
 
+def _check_not_newer(connection: Connection) -> None:
+    standing = standing_migration(connection)
+    if standing is not None and standing not in _migrations():
+        raise Refused(
+            f"The database's schema stands at {standing}, which is newer than this version of Kontor knows"
+            f" ({newest_migration()}). Nothing was changed.",
+            hint="Install the version of Kontor that migrated it, or set KONTOR_HOME to another home.",
+        )
+
+
 def _is_current(connection: Connection, settings: Settings) -> bool:
-    head = ScriptDirectory.from_config(_alembic()).get_current_head()
-    if MigrationContext.configure(connection, opts={"version_table_schema": "ops"}).get_current_revision() != head:
+    if standing_migration(connection) != newest_migration():
         return False
     row = connection.execute(text("select business_timezone, views_sha256 from ops.installation")).one_or_none()
     return row is not None and (row.business_timezone, row.views_sha256) == (settings.business_timezone, _fingerprint())

@@ -12,16 +12,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psycopg
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from alembic.util import CommandError
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 from configs.settings import Settings
-from tasks.database import DATABASE, FLOWS, MIGRATIONS, OWNER, engine_for, prefect_database_url, prepare
+from tasks.database import (
+    DATABASE,
+    FLOWS,
+    OWNER,
+    engine_for,
+    newest_migration,
+    prefect_database_url,
+    prepare,
+    standing_migration,
+)
 from tasks.errors import DependencyDown, Refused
 from tasks.local_stack import start_postgres, stop_postgres
 from tasks.prefect_server import prefect_environment, start_prefect, stop_prefect
@@ -45,34 +51,17 @@ def ensure_database(settings: Settings, progress: Progress) -> None:
         Refused: it is one's own and its schema is not at the newest migration; nothing is changed.
     """
     if settings.database_url is None:
-        bring_up_to_date(settings, progress)
+        prepare(settings, progress)
         return
-    head = ScriptDirectory(str(MIGRATIONS)).get_current_head()
     with connected(settings, OWNER) as connection:
-        options = {"version_table_schema": "ops"}
-        stands = MigrationContext.configure(connection, opts=options).get_current_revision()
-    if stands != head:
+        standing = standing_migration(connection)
+    if standing != newest_migration():
         raise Refused(
-            f"The database's schema stands at {stands or 'nothing'}; this version of Kontor needs {head}."
+            f"The database's schema stands at {standing or 'nothing'}; this version of Kontor needs"
+            f" {newest_migration()}."
             " Nothing was changed.",
             hint="Back the database up, then run `kontor db upgrade`.",
         )
-
-
-def bring_up_to_date(settings: Settings, progress: Progress) -> None:
-    """Bring the database to this version's schema, also one of one's own.
-
-    Raises:
-        DependencyDown: it cannot be reached.
-        Refused: a newer version of Kontor has migrated it; nothing is changed.
-    """
-    try:
-        prepare(settings, progress)
-    except CommandError:
-        raise Refused(
-            "The database's schema is newer than this version of Kontor knows. Nothing was changed.",
-            hint="Install the version of Kontor that migrated it, or set KONTOR_HOME to another home.",
-        ) from None
 
 
 def ensure_prefect(settings: Settings, progress: Progress) -> str:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import functools
 import getpass
+import inspect
 import json
 import logging
 import time
@@ -188,6 +189,9 @@ def guarded(function: Callable[P, R]) -> Callable[P, R]:
         with _Edge():
             return function(*args, **kwargs)
 
+    # Prefect reads types from the wrapper; as text they would be looked up in this module instead of the function's.
+    call.__annotations__ = inspect.get_annotations(function, eval_str=True)
+    call.__signature__ = inspect.signature(function, eval_str=True)  # type: ignore[attr-defined]
     return call
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -122,7 +122,7 @@ def item(customer: str, number: str, amount: object, due: date, **more: object) 
         "customer_number": customer,
         "invoice_number": number,
         "due_date": due,
-        "issue_date": date(due.year - 1, due.month, 1),
+        "issue_date": due - timedelta(days=30),
         "currency": "EUR",
         "amount": amount,
         "open_amount": amount,

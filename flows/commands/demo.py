@@ -159,7 +159,7 @@ def _play(settings: Settings, files: tuple[DemoFile, ...]) -> None:
 
         out().print(f"{len(files)} files arrive, and each goes through its flow:\n")
         with without_heartbeat():
-            for place, file in enumerate(files):
+            for file in files:
                 flow = FLOW_OF_FEED[file.contract]
                 # Names and titles say the day; only the customers' own files do not.
                 day = file.as_of if flow == "customer_import" else None
@@ -168,19 +168,6 @@ def _play(settings: Settings, files: tuple[DemoFile, ...]) -> None:
                 _tell(file, finished)
                 if finished.error is not None:
                     raise finished.error
-                if place == 2:
-                    _refresh_statistics(settings)
-
-
-def _refresh_statistics(settings: Settings) -> None:
-    """What the database would do by itself within a minute after a first bulk load: learn how big its tables are."""
-    from sqlalchemy import text
-
-    from tasks.database import OWNER
-    from tasks.stack import connected
-
-    with connected(settings, OWNER, write=True) as connection:
-        connection.execute(text("analyze"))
 
 
 _WORDS = (

@@ -214,8 +214,7 @@ def run_flow(settings: Settings, flow: str, parameters: BaseModel, files: Sequen
     with bar(flow) as change:
         token = progress_listener.set(change)
         try:
-            # The model has checked the parameters already.
-            counts = _load(flow).with_options(validate_parameters=False)(parameters)
+            counts = _load(flow)(parameters)
         except KontorError as raised:
             error = raised
         except (httpx.TransportError, RuntimeError) as raised:

@@ -63,10 +63,10 @@ def down() -> None:
 @db.command("upgrade")
 def upgrade() -> None:
     """Bring the schema to this version of Kontor. The one command that migrates a database of your own."""
-    from tasks.stack import bring_up_to_date
+    from tasks.database import prepare
 
     settings = settings_in_force()
-    bring_up_to_date(settings, say)
+    prepare(settings, say)
     out().print("The database schema is up to date.")
 
 

@@ -38,6 +38,7 @@ from tasks.feeds.corrections import (
 from tasks.feeds.judging_store import decide_fates
 from tasks.feeds.outcomes import Applied, Apply, StagedFile
 from tasks.feeds.staging_store import clear_staging, create_fates, serialise, stage, staging_table
+from tasks.history.store import act_for_run
 
 MONEY_COLUMNS = ("amount", "open_amount")
 
@@ -188,6 +189,7 @@ def replay_corrected(
     """
     file = _staged_file(connection, feed_file_id, contract)
     serialise(connection, file.feed)
+    act_for_run(connection, run_id)
     rows = {row.row_id: row for row in _waiting(connection, feed_file_id)}
     current = [item for item in wanted if item.row_id in rows and rows[item.row_id].token == handed_out[item.row_id]]
     stale = tuple(item.row_id for item in wanted if item not in current)

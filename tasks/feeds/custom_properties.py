@@ -88,8 +88,8 @@ DIALECT: Mapping[str, Rule] = {
 }
 AS_OF: Mapping[str, Rule] = {
     "sources": (
-        lambda value: _is_texts(value) and bool(value) and set(value) <= {"command", "file_name", "title"},
-        "a list of command, file_name, title",
+        lambda value: _is_texts(value) and bool(value) and set(value) <= {"command", "file_name", "title", "received"},
+        "a list of command, file_name, title, received",
     ),
     "fileNamePattern": PATTERN,
     "titleWords": TEXTS,

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, text
 
 from tasks.feeds.outcomes import Applied, Apply, StagedFile
 from tasks.feeds.staging_store import clear_staging, create_fates, serialise, staging_table
+from tasks.history.store import act_for_run
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ def replay_awaiting(connection: Connection, file: AwaitingFile, *, run_id: int, 
     """
     staging = staging_table(file.feed)
     serialise(connection, file.feed)
+    act_for_run(connection, run_id)
     clear_staging(connection, staging)
     create_fates(connection)
     replayed = connection.execute(

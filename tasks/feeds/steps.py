@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -13,13 +13,14 @@ from sqlalchemy import Engine
 
 from configs.settings import Settings, load_settings
 from tasks.database import engine_for
-from tasks.errors import BadInput, PartlyDone, UsageError
+from tasks.errors import BadInput, Locked, PartlyDone, UsageError
 from tasks.feeds.contracts import FeedContract, load_contract
 from tasks.feeds.guards import check_names
 from tasks.feeds.intake import Given, InboxFile, archive, find_inbox_files, installed_contracts, take_in_file
 from tasks.feeds.outcomes import Apply, FileOutcome
 from tasks.feeds.parameters import FeedParameters
 from tasks.feeds.replay_store import find_awaiting, replay_awaiting
+from tasks.history.store import seal_history
 from tasks.ledger import Run
 from tasks.steps import (
     READ_STEP,
@@ -73,7 +74,26 @@ def open_feed_run(flow_name: str, parameters: FeedParameters) -> Iterator[FeedRu
     )
     with open_run(engine, flow_name, as_of=as_of, dry_run=parameters.dry_run, actor=current_actor()) as run:
         log_event("run_opened", flow=flow_name, run_id=run.run_id, as_of=as_of, dry_run=str(parameters.dry_run))
-        yield FeedRun(run, settings, engine, given, parameters)
+        opened = FeedRun(run, settings, engine, given, parameters)
+        yield opened
+        if not parameters.dry_run:
+            seal_changes(opened)
+
+
+@step(WRITE_STEP)
+def seal_changes(run: FeedRun) -> int:
+    """Seal the history of what was changed, in a transaction of its own; returns the entries sealed.
+
+    Where somebody else is writing the next run seals.
+    """
+    try:
+        with run.engine.begin() as connection:
+            sealed = seal_history(connection, now=datetime.now(UTC), actor=current_actor())
+    except Locked:
+        log_event("history_not_sealed", run_id=run.run.run_id)
+        return 0
+    log_event("history_sealed", run_id=run.run.run_id, entries=sealed.entries, seal=sealed.newest_seal)
+    return sealed.entries
 
 
 @step(READ_STEP)

@@ -20,7 +20,8 @@ from tasks.feeds.guards_store import NOTHING_OVERRULED, Overruling, guard_file
 from tasks.feeds.judging_store import count_fates, judge_rows
 from tasks.feeds.outcomes import Applied, Apply, FileOutcome, Fingerprint, StagedFile
 from tasks.feeds.reading import RawTable
-from tasks.feeds.staging_store import clear_staging, serialise, stage, staging_table
+from tasks.feeds.staging_store import clear_staging, refresh_statistics, serialise, stage, staging_table
+from tasks.history.store import act_for_run
 
 
 def take_in(
@@ -42,6 +43,7 @@ def take_in(
         FileRefused: two different files claim the same date, or guards refuse the file; the transaction must end.
     """
     serialise(connection, contract.feed)
+    act_for_run(connection, run_id)
     known = _known_outcome(connection, contract, fingerprint, as_of)
     if known is not None:
         return known
@@ -70,6 +72,7 @@ def take_in(
     outcome = replace(outcome, overruled=tuple(v.guard for v in verdicts if v.state == "overruled"))
     _write_counts(connection, feed_file_id, outcome)
     clear_staging(connection, staged.staging)
+    refresh_statistics(connection, contract.feed, applied)
     return outcome
 
 

@@ -76,6 +76,17 @@ def name_session(connection: Connection, run_id: int | None, actor: str) -> None
     )
 
 
+def act_for_run(connection: Connection, run_id: int) -> None:
+    """Have what the current transaction changes entered under this run and the actor its ledger entry names."""
+    connection.execute(
+        text(
+            "select set_config('kontor.run_id', run_id::text, true), set_config('kontor.actor', actor, true)"
+            " from ops.run_ledger where run_id = :run_id"
+        ),
+        {"run_id": run_id},
+    )
+
+
 # What a value says, without ambiguity: JSON has no control character outside an escape, and null is nothing at all.
 _VALUE = """
 convert_to(u.name || chr(31) || coalesce((e.old_values -> u.name)::text, '') || chr(31)

@@ -44,7 +44,7 @@ GRANTS = (
     "grant usage on schema crm, landing, rules, ops, report to kontor_flows",
     "grant usage on type crm.item to kontor_flows",
     "grant select on all tables in schema crm, landing, rules, ops to kontor_flows",
-    "grant insert, update on all tables in schema crm to kontor_flows",
+    "grant insert, update, maintain on all tables in schema crm to kontor_flows",
     "grant delete on crm.invoice_states, crm.contact_roles to kontor_flows",
     "grant insert, update on landing.feed_files, landing.quarantined_rows to kontor_flows",
     (
