@@ -17,6 +17,7 @@ from configs.settings import PROJECT_ROOT
 from tasks.local_stack import remove_postgres
 
 TUTORIAL = PROJECT_ROOT / "docs" / "tutorial.md"
+README = PROJECT_ROOT / "README.md"
 
 # What a reader must see after a command that contains the key.
 SHOWN = {
@@ -52,6 +53,11 @@ def reader() -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def _readme_excerpt() -> list[str]:
+    (block,) = re.findall(r"<!-- demo:begin -->\n```\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
+    return [line for line in block.splitlines() if line.strip()]
+
+
 def _commands() -> list[str]:
     blocks = re.findall(r"```console\n(.*?)```", TUTORIAL.read_text("utf-8"), re.DOTALL)
     return [line.removeprefix("$ ") for block in blocks for line in block.splitlines() if line.startswith("$ ")]
@@ -85,6 +91,9 @@ def test_every_command_of_the_tutorial_works_and_shows_what_it_should(reader: Pa
     for command in commands:
         ended = _run(command, reader)
         assert ended.returncode == 0, f"{command}\n{ended.stdout}\n{ended.stderr}"
+        if command == "make demo":
+            seen = {line.rstrip() for line in ended.stdout.splitlines()}
+            assert [line for line in _readme_excerpt() if line.rstrip() not in seen] == []
         for words, shown in SHOWN.items():
             for text in shown if words in command else ():
                 assert text in ended.stdout + ended.stderr, f"{command} does not show {text!r}:\n{ended.stdout}"
