@@ -1,0 +1,221 @@
+"""A process that has loaded everything once and forks a child for each command: real processes to kill, soon there.
+
+Loading the flows takes seconds, and a campaign starts hundreds of runs. The nursery loads them, has no thread and no
+connection of its own, and forks; each child then does what ``kontor …`` does, from reading the settings to the exit
+code, and can be killed like one. Run as a program it is the nursery; imported, it is the other end.
+
+Prefect's engine asks its server several times a step, which makes a run of small files ten times as long as its work.
+:meth:`Nursery.start_flow` therefore runs the same flow function with its steps called directly: the same order, the
+same transactions, the same lock and ledger, without Prefect's records and retries. :meth:`Nursery.start` has those too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil  # type: ignore[import-untyped]
+
+ROOT = Path(__file__).resolve().parents[1]
+KILLED = -int(signal.SIGKILL)
+LONGEST_RUN = 240.0
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended: its exit code (negative: the signal), what it printed, and how long it took."""
+
+    code: int
+    said: str
+    seconds: float
+
+
+@dataclass
+class Child:
+    """A command under way in a process of its own."""
+
+    nursery: Nursery
+    pid: int
+    output: Path
+    begun: float
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it still runs."""
+        return not _has_ended(self.pid)
+
+    def kill(self) -> None:
+        """End it with SIGKILL; nothing happens where it has ended already."""
+        os.kill(self.pid, signal.SIGKILL)  # its number cannot be another's before wait() has asked for its end
+
+    def wait(self, seconds: float = LONGEST_RUN) -> Ended:
+        """Return how it ended; one that does not end in time is killed and reported."""
+        deadline = time.monotonic() + seconds
+        while self.is_alive:
+            if time.monotonic() > deadline:
+                self.kill()
+                raise AssertionError(f"a command did not end in {seconds:.0f} s: {self.output.read_text()[-2000:]}")
+            time.sleep(0.005)
+        took = time.monotonic() - self.begun
+        code = self.nursery.ask({"reap": self.pid})["code"]
+        said = self.output.read_text("utf-8", "replace")
+        self.output.unlink()
+        return Ended(int(code), said, took)
+
+
+class Nursery:
+    """This end of a nursery."""
+
+    def __init__(self, environment: Mapping[str, str], folder: Path) -> None:
+        self._folder, self._count = folder, 0
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "KONTOR_"))}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.nursery"],
+            cwd=ROOT,
+            env={**inherited, "NO_COLOR": "1", **environment},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def start(self, *arguments: str, **environment: str) -> Child:
+        """Start ``kontor`` with these arguments in a process of its own."""
+        return self._fork({"arguments": list(arguments), "environment": environment})
+
+    def start_flow(self, flow: str, **parameters: object) -> Child:
+        """Start a flow without Prefect's engine in a process of its own, as ``kontor run`` would with it."""
+        return self._fork({"flow": flow, "parameters": parameters, "environment": {}})
+
+    def run(self, *arguments: str, **environment: str) -> Ended:
+        """Run ``kontor`` with these arguments to its end."""
+        return self.start(*arguments, **environment).wait()
+
+    def _fork(self, request: Mapping[str, Any]) -> Child:
+        self._count += 1
+        output = self._folder / f"said-{self._process.pid}-{self._count}.txt"
+        begun = time.monotonic()
+        answer = self.ask({**request, "output": str(output)})
+        return Child(self, int(answer["pid"]), output, begun)
+
+    def ask(self, request: Mapping[str, Any]) -> Any:
+        """Send one request and return the answer."""
+        if self._process.stdin is None or self._process.stdout is None:
+            raise AssertionError("the nursery has no pipes")
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+    def close(self) -> None:
+        """End the nursery and whatever child is left."""
+        for child in psutil.Process(self._process.pid).children():
+            child.kill()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        self._process.wait(timeout=20)
+
+
+@contextmanager
+def nursery(environment: Mapping[str, str], folder: Path) -> Iterator[Nursery]:
+    """A nursery for a ``with`` block, whose children see this environment."""
+    made = Nursery(environment, folder)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def _has_ended(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
+# --- the nursery itself ---------------------------------------------------------------------------------------------
+
+
+def _serve() -> int:
+    """Answer requests until the other end closes the pipe; a forked child returns its exit code."""
+    answers = os.fdopen(os.dup(1), "w")
+    for line in iter(sys.stdin.readline, ""):
+        request = json.loads(line)
+        if "reap" in request:
+            answer = {"code": os.waitstatus_to_exitcode(os.waitpid(int(request["reap"]), 0)[1])}
+        else:
+            pid = os.fork()
+            if pid == 0:
+                answers.close()
+                return _be_a_command(request)
+            answer = {"pid": pid}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+    return 0
+
+
+def _be_a_command(request: Mapping[str, Any]) -> int:
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    output = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    for source, target in ((nothing, 0), (output, 1), (output, 2)):
+        os.dup2(source, target)
+    os.environ.update(request["environment"])
+    if "flow" in request:
+        code = _be_a_flow(request["flow"], request["parameters"])
+        sys.stdout.flush()
+        os._exit(code)  # Prefect's farewell takes longer than the work, and it was not there
+    from flows.cli import main
+
+    return main(request["arguments"])
+
+
+def _be_a_flow(name: str, parameters: Mapping[str, Any]) -> int:
+    """What ``kontor run`` does, but for Prefect's engine: the steps are called as the functions that they are."""
+    import importlib
+
+    from prefect import Task
+
+    from configs.settings import load_settings
+    from flows.commands.running import parameters_model
+    from tasks.errors import KontorError
+    from tasks.stack import ensure_database
+
+    def call(step: Task[..., Any], *args: Any, **kwargs: Any) -> Any:
+        return step.fn(*args, **kwargs)
+
+    Task.__call__ = call  # type: ignore[method-assign,assignment]
+    try:
+        ensure_database(load_settings(), print)
+        getattr(importlib.import_module(f"flows.{name}"), name).fn(parameters_model(name)(**parameters))
+    except KontorError as error:
+        print(f"{type(error).__name__}: {error.message}")
+        return error.exit_code
+    return 0
+
+
+def _load() -> None:
+    import importlib
+
+    # What a run of a flow would load on its way; Prefect reads its settings here, from the nursery's environment.
+    loaded = (
+        "prefect.main",
+        "flows.cli",
+        "flows.customer_import",
+        "flows.payment_sync",
+        "tasks.stack",
+        "alembic.context",
+    )
+    for module in loaded:
+        importlib.import_module(module)
+
+
+if __name__ == "__main__":
+    _load()
+    sys.exit(_serve())
