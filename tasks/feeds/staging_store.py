@@ -7,11 +7,15 @@ import io
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
+from psycopg.copy import QueuedLibpqWriter
 from sqlalchemy import Connection, text
 
 from data_contracts.tables import metadata
 from tasks.errors import Refused
 from tasks.feeds.outcomes import Applied, StagedFile
+
+_ROWS_A_BLOCK = 20_000
+_WORK_MEMORY = "192MB"  # a million items of a file beside a million that are held
 
 
 def staging_table(feed: str) -> str:
@@ -28,6 +32,11 @@ def serialise(connection: Connection, feed: str) -> None:
     """Let one file of a feed in at a time, whichever flow or command brings it."""
     table = staging_table(feed)
     connection.execute(text("select pg_advisory_xact_lock(hashtext(:key))"), {"key": f"kontor staging {table}"})
+
+
+def give_room(connection: Connection) -> None:
+    """Let the joins of a whole file with all that is held run in memory; ends with the transaction."""
+    connection.exec_driver_sql(f"set local work_mem = '{_WORK_MEMORY}'")
 
 
 def clear_staging(connection: Connection, staging: str) -> None:
@@ -56,16 +65,20 @@ def create_fates(connection: Connection) -> None:
 def copy_frame(connection: Connection, table: str, frame: pd.DataFrame) -> None:
     """COPY a frame whose columns are named as the table's into ``table``; nulls stay nulls."""
     arrow = pa.Table.from_pandas(frame, preserve_index=False)
-    buffer = io.BytesIO()
-    pyarrow.csv.write_csv(arrow, buffer, pyarrow.csv.WriteOptions(include_header=False))
     driver = connection.connection.driver_connection
     if driver is None:
         raise Refused("The connection was closed while a file was being loaded.", hint="Run the command again.")
-    with (
-        driver.cursor() as cursor,
-        cursor.copy(f"copy {table} ({', '.join(frame.columns)}) from stdin (format csv)") as copy,
-    ):
-        copy.write(buffer.getbuffer())
+    statement = f"copy {table} ({', '.join(frame.columns)}) from stdin (format csv)"
+    # The queue lets the next rows be written out while the server parses the ones before.
+    with driver.cursor() as cursor, cursor.copy(statement, writer=QueuedLibpqWriter(cursor)) as copy:
+        for batch in arrow.to_batches(max_chunksize=_ROWS_A_BLOCK):
+            copy.write(_as_csv(batch))
+
+
+def _as_csv(batch: pa.RecordBatch) -> bytes:
+    buffer = io.BytesIO()
+    pyarrow.csv.write_csv(batch, buffer, pyarrow.csv.WriteOptions(include_header=False))
+    return buffer.getvalue()
 
 
 _WRITTEN = {

@@ -20,7 +20,14 @@ from tasks.feeds.guards_store import NOTHING_OVERRULED, Overruling, guard_file
 from tasks.feeds.judging_store import count_fates, judge_rows
 from tasks.feeds.outcomes import Applied, Apply, FileOutcome, Fingerprint, StagedFile
 from tasks.feeds.reading import RawTable
-from tasks.feeds.staging_store import clear_staging, refresh_statistics, serialise, stage, staging_table
+from tasks.feeds.staging_store import (
+    clear_staging,
+    give_room,
+    refresh_statistics,
+    serialise,
+    stage,
+    staging_table,
+)
 from tasks.history.store import act_for_run
 
 
@@ -44,6 +51,7 @@ def take_in(
     """
     serialise(connection, contract.feed)
     act_for_run(connection, run_id)
+    give_room(connection)
     known = _known_outcome(connection, contract, fingerprint, as_of)
     if known is not None:
         return known

@@ -19,13 +19,23 @@ from datetime import date
 from sqlalchemy import Connection, text
 
 from tasks.feeds.outcomes import Applied, StagedFile
+from tasks.feeds.staging_store import give_room
 
 _CONTENT = "document_type, issued_on, due_on, currency, amount, open_amount, disputed, note"
+_STAGED_CONTENT = (
+    "document_type, issue_date as issued_on, due_date as due_on, currency, amount, open_amount,"
+    " coalesce(disputed, false) as disputed, note"
+)
 
 
 def _item(alias: str) -> str:
     """The content of a row as one comparable value."""
-    return "row(" + ", ".join(f"{alias}.{column}" for column in _CONTENT.split(", ")) + ")::crm.item"
+    return f"row({_fields(alias)})::crm.item"
+
+
+def _fields(alias: str) -> str:
+    """The content of a row column by column: compared so, a million rows need not be made into values first."""
+    return ", ".join(f"{alias}.{column}" for column in _CONTENT.split(", "))
 
 
 def apply_snapshot(connection: Connection, staged: StagedFile) -> Applied:
@@ -122,19 +132,22 @@ where o.origin = 'ledger'
 
 def _stage_listed(connection: Connection) -> int:
     """Put the rows that passed, with their customers, into ``listed``; return how many there are."""
-    connection.execute(text(_LISTED))
+    connection.execute(
+        text(
+            "create temporary table listed on commit drop as"
+            f" select organization_id, invoice_number, settled_on, {_item('l')} as item from ({_LISTED}) l"
+        )
+    )
     connection.exec_driver_sql("analyze listed")
     return int(connection.scalar(text("select count(*) from listed")) or 0)
 
 
-_LISTED = """
-create temporary table listed on commit drop as
-select o.organization_id, s.customer_number, s.invoice_number, s.settled_date as settled_on,
-       row(s.document_type, s.issue_date, s.due_date, s.currency, s.amount, s.open_amount,
-           coalesce(s.disputed, false), s.note)::crm.item as item
-from landing.staged_items s
+# The rows that passed, with their customers.
+_LISTED = f"""
+select o.organization_id, s.invoice_number, s.settled_date as settled_on, {_fields("s")}
+from (select s.customer_number, s.invoice_number, s.settled_date, {_STAGED_CONTENT} from landing.staged_items s
+      where not exists (select from row_fate f where f.row_number = s.row_number)) s
 join crm.organizations o on o.customer_number = s.customer_number
-where not exists (select from row_fate f where f.row_number = s.row_number)
 """
 
 
@@ -151,7 +164,8 @@ def _apply_observations(connection: Connection, staged: StagedFile, *, complete:
         "withdrawn_numbers": [number for _, number in staged.withdrawn],
     }
     late = parameters["next_as_of"] is not None
-    good = _stage_listed(connection)
+    give_room(connection)
+    good = int(connection.scalar(text(f"select count(*) from ({_LISTED}) listed")) or 0)
     connection.execute(text(_ITEM_CHANGES), parameters)
     connection.exec_driver_sql("analyze item_change")
     inserted = connection.execute(text(_INSERT_INVOICES), parameters).rowcount
@@ -175,7 +189,7 @@ def _apply_observations(connection: Connection, staged: StagedFile, *, complete:
 
 
 def _drop_temporary(connection: Connection) -> None:
-    connection.exec_driver_sql("drop table listed, item_change, new_timeline")
+    connection.exec_driver_sql("drop table item_change, new_timeline")
 
 
 def _next_snapshot(connection: Connection, staged: StagedFile) -> date | None:
@@ -195,27 +209,31 @@ def _next_snapshot(connection: Connection, staged: StagedFile) -> date | None:
 #   until_as_of the next snapshot that knew the item; snapshots in which its row is in quarantine do not count
 _ITEM_CHANGES = f"""
 create temporary table item_change on commit drop as
-with held as (
-    select i.invoice_id, i.organization_id, i.invoice_number, i.listed_from, i.listed_until, {_item("i")} as item
+with listed as (
+    {_LISTED}
+), held as (
+    select i.invoice_id, i.organization_id, i.invoice_number, i.listed_from, i.listed_until, {_fields("i")}
     from crm.invoices i
     where i.source = :source and i.listed_from is not null and i.listed_until is null and i.listed_from <= :as_of
     union all
-    select i.invoice_id, i.organization_id, i.invoice_number, i.listed_from, i.listed_until, {_item("i")}
+    select i.invoice_id, i.organization_id, i.invoice_number, i.listed_from, i.listed_until, {_fields("i")}
     from crm.invoices i
     where cast(:next_as_of as date) is not null
       and i.source = :source and i.listed_from <= :as_of and i.listed_until > :as_of
     union all
-    select i.invoice_id, i.organization_id, i.invoice_number, s.listed_from, s.listed_until, {_item("s")}
+    select i.invoice_id, i.organization_id, i.invoice_number, s.listed_from, s.listed_until, {_fields("s")}
     from crm.invoice_states s join crm.invoices i using (invoice_id)
     where cast(:next_as_of as date) is not null
       and i.source = :source and s.listed_from <= :as_of and s.listed_until > :as_of
 ), compared as (
     select coalesce(l.organization_id, h.organization_id) as organization_id,
            coalesce(l.invoice_number, h.invoice_number) as invoice_number,
-           l.item, h.invoice_id, h.listed_from as held_from, h.listed_until as held_until, h.item as held_item
+           case when l.organization_id is not null then {_item("l")} end as item,
+           h.invoice_id, h.listed_from as held_from, h.listed_until as held_until,
+           case when h.invoice_id is not null then {_item("h")} end as held_item
     from listed l
     full join held h on h.organization_id = l.organization_id and h.invoice_number = l.invoice_number
-    where l.item is distinct from h.item
+    where ({_fields("l")}) is distinct from ({_fields("h")})
 ), named as (
     select c.*, o.customer_number,
            exists (select from landing.quarantined_rows q
