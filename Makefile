@@ -25,7 +25,7 @@ demo: $(STAMP)
 	@$(BIN)/kontor demo
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: $(STAMP)
 	@$(BIN)/ruff check .
