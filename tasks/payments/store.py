@@ -138,7 +138,7 @@ def _stage_listed(connection: Connection) -> int:
             f" select organization_id, invoice_number, settled_on, {_item('l')} as item from ({_LISTED}) l"
         )
     )
-    connection.exec_driver_sql("analyze listed")
+    connection.exec_driver_sql("analyze listed (organization_id, invoice_number)")
     return int(connection.scalar(text("select count(*) from listed")) or 0)
 
 
@@ -167,10 +167,10 @@ def _apply_observations(connection: Connection, staged: StagedFile, *, complete:
     give_room(connection)
     good = int(connection.scalar(text(f"select count(*) from ({_LISTED}) listed")) or 0)
     connection.execute(text(_ITEM_CHANGES), parameters)
-    connection.exec_driver_sql("analyze item_change")
+    connection.exec_driver_sql("analyze item_change (invoice_id)")
     inserted = connection.execute(text(_INSERT_INVOICES), parameters).rowcount
     connection.execute(text(_NEW_TIMELINE), parameters)
-    connection.exec_driver_sql("analyze new_timeline")
+    connection.exec_driver_sql("analyze new_timeline (invoice_id, newest)")
     connection.execute(text(_DELETE_STATES))
     connection.execute(text(_UPSERT_STATES))
     moved = connection.execute(text(_UPDATE_INVOICES), parameters).one()
