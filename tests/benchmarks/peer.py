@@ -23,11 +23,13 @@ def is_there() -> bool:
 
 def load_peer(settings: Settings, path: Path) -> None:
     """Merge the file into ``peer.items`` by customer and invoice number."""
-    os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
+    os.environ |= {"RUNTIME__DLTHUB_TELEMETRY": "false", "RUNTIME__LOG_LEVEL": "ERROR"}
     dlt = importlib.import_module("dlt")
     url = database_url(settings, OWNER)
+    # dlt insists on a host and a password; the socket and the kernel's word are what the server really goes by.
+    server = f"postgresql://{url.username}:peer@localhost/{url.database}"
     target = dlt.destinations.postgres(
-        credentials=f"postgresql://{url.username}@/{url.database}?host={url.query['host']}&port={url.query['port']}"
+        credentials=f"{server}?host={url.query['host']}&port={url.query['port']}",
     )
     folder = str(settings.home / "bench" / "dlt")
     pipeline = dlt.pipeline("bench", pipelines_dir=folder, destination=target, dataset_name="peer")
