@@ -88,6 +88,8 @@ def _take_lock(lock: Connection, flow: str) -> None:
 
 def _release_lock(lock: Connection, flow: str) -> None:
     """Give the lock back at once: the server notices a closed session only a moment later."""
+    if lock.invalidated:
+        return  # the session is gone, and the lock with it
     lock.execute(text("select pg_advisory_unlock(hashtext(:flow))"), {"flow": f"kontor flow {flow}"})
 
 
@@ -149,7 +151,15 @@ def _close(lock: Connection, run: Run, state: str, error_code: str | None) -> No
         "update ops.run_ledger set state = :state, ended_at = now(), counts = :counts, error_code = :error_code"
         " where run_id = :run_id"
     ).bindparams(bindparam("counts", type_=JSONB))
-    lock.execute(statement, {"state": state, "counts": run.counts, "error_code": error_code, "run_id": run.run_id})
+    values = {"state": state, "counts": run.counts, "error_code": error_code, "run_id": run.run_id}
+    try:
+        lock.execute(statement, values)
+    except DBAPIError as error:
+        if not error.connection_invalidated:
+            raise
+        # The server was away meanwhile and the lock's session with it; the steps went on when it was back.
+        with lock.engine.connect() as another, another.begin():
+            another.execute(statement, values)
 
 
 def _close_after_error(lock: Connection, run: Run, error: BaseException) -> None:

@@ -143,6 +143,11 @@ def _from_database(error: BaseException, *, lost: bool) -> KontorError:
             f"The connection to the database was lost (SQLSTATE {sqlstate or 'none'}); what was open was rolled back.",
             hint="look at `kontor status`; when the database is back, run the flow again",
         )
+    if sqlstate == "53100":
+        return DependencyDown(
+            "The database's disk is full (SQLSTATE 53100); what was open was rolled back.",
+            hint="free space on the disk of the database, then run the flow again; it goes on where it was",
+        )
     named = error.diag if isinstance(error, psycopg.Error) else None
     if named is None:
         return StatementFailed(type(error).__name__, sqlstate)

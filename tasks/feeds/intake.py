@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from fnmatch import fnmatch
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from sqlalchemy import Engine
 
-from tasks.errors import FileRefused, UsageError
+from tasks.errors import DependencyDown, FileRefused, UsageError
 from tasks.feeds.business_date import find_as_of, find_revision
 from tasks.feeds.casting import CastTable, cast_table
 from tasks.feeds.confined import read_confined
@@ -28,7 +29,10 @@ from tasks.feeds.reading import RawTable
 from tasks.feeds.store import record_refusal, take_in
 
 UNFINISHED = ("~$*", ".*", "*.part", "*.tmp", "*.crdownload", "*.filepart")
+SETTLE_SECONDS = 2.0
 _CHUNK = 1 << 20
+
+Look = tuple[int, int]  # size in bytes and time of the last change in nanoseconds
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,37 @@ def find_inbox_files(inbox: Path, contracts: Sequence[FeedContract]) -> list[Inb
     return found
 
 
+def look_at(path: Path) -> Look | None:
+    """What a file looks like from outside, None where there is none; two equal looks mean nobody wrote in between."""
+    try:
+        seen = path.stat()
+    except FileNotFoundError:
+        return None
+    return seen.st_size, seen.st_mtime_ns
+
+
+def settled_files(
+    files: Sequence[InboxFile],
+    *,
+    clock: Callable[[], float] = time.time,
+    pause: Callable[[float], None] = time.sleep,
+) -> list[InboxFile]:
+    """The files that nobody is writing any more, in the same order; the rest is for the next run.
+
+    A file that was changed within the last ``SETTLE_SECONDS`` is looked at again after that time, all such files
+    together, and taken if it stood still. So a run waits once and only when something has just arrived. A sender who
+    stops for longer in the middle of a file is caught by what judges files: a workbook without its end is refused, a
+    list that lost half its rows or its totals is stopped by a guard.
+    """
+    first = {file.path: look_at(file.path) for file in files}
+    # A time of change that lies ahead is another machine's clock; such a file is looked at twice, too.
+    young = {path for path, look in first.items() if look and clock() - look[1] / 1e9 < SETTLE_SECONDS}
+    if young:
+        pause(SETTLE_SECONDS)
+    moving = {path for path in young if look_at(path) != first[path]}
+    return [file for file in files if file.path not in moving and first[file.path] is not None]
+
+
 def _claimed_by(path: Path, contracts: Iterable[FeedContract]) -> FeedContract | None:
     name = path.name.lower()
     claims = [c for c in contracts if any(fnmatch(name, pattern.lower()) for pattern in c.file_patterns)]
@@ -105,10 +140,12 @@ def take_in_file(engine: Engine, file: InboxFile, *, given: Given, run_id: int, 
     Raises:
         DependencyDown and other database errors; then nothing of the file was applied.
     """
+    seen = look_at(file.path)
     fingerprint = fingerprint_of(file.path)
     as_of = given.as_of
     try:
         raw, cast = _read(file)
+        _refuse_changed(file, seen)
         as_of = _business_date(file, raw, given)
         return _apply(engine, file, fingerprint, raw, cast, as_of, given, run_id, apply)
     except FileRefused as refusal:
@@ -132,6 +169,22 @@ def _read(file: InboxFile) -> tuple[RawTable, CastTable]:
     cast = cast_table(raw, file.contract)
     _refuse_without_a_good_row(file, cast)
     return raw, cast
+
+
+def _refuse_changed(file: InboxFile, seen: Look | None) -> None:
+    """A file that is written while it is read would be registered by one content and believed by another.
+
+    Raises:
+        FileRefused: it looks different now.
+    """
+    now = look_at(file.path)
+    if now != seen:
+        told = [f"{look[0]} bytes" if look else "not there" for look in (seen, now)]
+        raise FileRefused(
+            file.path.name,
+            [f"it was being written while it was read ({told[0]} at first, then {told[1]})"],
+            hint="Run the flow again when the sender has finished; nothing else is to be done.",
+        )
 
 
 def _refuse_without_a_good_row(file: InboxFile, cast: CastTable) -> None:
@@ -202,23 +255,46 @@ def _apply(
     return outcome
 
 
-def archive(file: InboxFile, outcome: FileOutcome, *, home: Path, inbox: Path) -> Path:
-    """Keep the file under ``home/archive`` and take it out of the inbox; files from elsewhere stay where they are.
+def archive(file: InboxFile, outcome: FileOutcome, *, home: Path, inbox: Path, seen: Look | None = None) -> Path | None:
+    """Keep the file under ``home/archive``, take it out of the inbox and return where it is kept.
+
+    Files from elsewhere stay where they are. Where the file no longer looks as when it was ``seen``, its name stands
+    for something that nobody has read: it is left to the next run, and the answer is None.
 
     Done after the commit: a process killed in between leaves the file in the inbox, where the next run knows it by its
     content and only archives it.
+
+    Raises:
+        DependencyDown: it cannot be kept, for example because the disk is full; it stays in the inbox.
     """
     folder = home / "archive" / file.contract.name
+    try:
+        target = _keep(file, outcome, folder, seen)
+        if target is not None and file.path.resolve().parent == inbox.resolve():
+            file.path.unlink(missing_ok=True)
+    except OSError as error:
+        raise DependencyDown(
+            f"{file.path.name} was taken in, but cannot be moved to {folder}: {error.strerror}. It stays in the inbox.",
+            hint="Free space there or correct its rights, then run the flow again: it knows the file and moves it.",
+        ) from error
+    return target
+
+
+def _keep(file: InboxFile, outcome: FileOutcome, folder: Path, seen: Look | None) -> Path | None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     fingerprint = fingerprint_of(file.path)
     target = folder / f"{outcome.as_of}_{fingerprint.sha256[:12]}_{file.path.name}"
-    if not target.exists():
-        partial = target.with_name(f".{target.name}.part")
-        shutil.copyfile(file.path, partial)
-        partial.chmod(0o600)
-        with partial.open("rb") as stream:
-            os.fsync(stream.fileno())
-        partial.replace(target)
-    if file.path.resolve().parent == inbox.resolve():
-        file.path.unlink(missing_ok=True)
+    partial = target.with_name(f".{target.name}.part")
+    try:
+        if not target.exists():
+            shutil.copyfile(file.path, partial)
+            partial.chmod(0o600)
+            with partial.open("rb") as stream:
+                os.fsync(stream.fileno())
+        if seen is not None and look_at(file.path) != seen:
+            return None
+        if partial.exists():
+            partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
     return target

@@ -16,7 +16,16 @@ from tasks.database import engine_for
 from tasks.errors import BadInput, Locked, PartlyDone, UsageError
 from tasks.feeds.contracts import FeedContract, load_contract
 from tasks.feeds.guards import check_names
-from tasks.feeds.intake import Given, InboxFile, archive, find_inbox_files, installed_contracts, take_in_file
+from tasks.feeds.intake import (
+    Given,
+    InboxFile,
+    archive,
+    find_inbox_files,
+    installed_contracts,
+    look_at,
+    settled_files,
+    take_in_file,
+)
 from tasks.feeds.outcomes import Apply, FileOutcome
 from tasks.feeds.parameters import FeedParameters
 from tasks.feeds.replay_store import find_awaiting, replay_awaiting
@@ -106,7 +115,10 @@ def find_files(run: FeedRun, feeds: Sequence[str]) -> list[InboxFile]:
             for name in run.parameters.files
         ]
     else:
-        found = find_inbox_files(run.settings.inbox_path, installed_contracts(run.settings.home, feeds))
+        there = find_inbox_files(run.settings.inbox_path, installed_contracts(run.settings.home, feeds))
+        found = settled_files(there)
+        if len(found) < len(there):
+            log_event("files_still_being_written", run_id=run.run.run_id, files=len(there) - len(found))
     log_event("files_found", run_id=run.run.run_id, files=len(found))
     # In the order in which feeds build on each other, so that a row need not wait for the next file.
     return sorted(found, key=lambda file: list(feeds).index(file.contract.feed))
@@ -138,9 +150,12 @@ def _contract_by_name(path: Path, feeds: Sequence[str], run: FeedRun) -> FeedCon
 @step(WRITE_STEP)
 def take_in(run: FeedRun, file: InboxFile, applies: Applies) -> FileOutcome:
     """Take one file in, in one transaction, and archive it; a second try finds it known and only archives it."""
+    seen = look_at(file.path)
     outcome = take_in_file(run.engine, file, given=run.given, run_id=run.run.run_id, apply=applies[file.contract.feed])
     if outcome.state != "refused" and not run.given.dry_run:
-        archive(file, outcome, home=run.settings.home, inbox=run.settings.inbox_path)
+        kept = archive(file, outcome, home=run.settings.home, inbox=run.settings.inbox_path, seen=seen)
+        if kept is None:
+            log_event("file_replaced_meanwhile", run_id=run.run.run_id)
     log_event("file_taken_in", run_id=run.run.run_id, state=outcome.state, as_of=outcome.as_of, **outcome.counts())
     return outcome
 
