@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test check bench lock clean
+.PHONY: install demo test check bench campaign lock clean
 
 install: $(STAMP)
 
@@ -35,6 +35,11 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	@$(BIN)/python -m pytest tests/benchmarks -p no:cacheprovider
+
+# The same tests with hundreds of seeds, printed as they pass: kills at any instant, files in any order.
+CAMPAIGN ?= 50
+campaign: $(STAMP)
+	@KONTOR_CAMPAIGN_FACTOR=$(CAMPAIGN) $(BIN)/python -m pytest -s tests/fault/test_kills.py tests/fault/test_concurrency.py tests/database/test_any_order.py
 
 # Versions change on purpose only: edit pyproject.toml, then `make lock` and read the difference.
 lock: $(STAMP)

@@ -136,7 +136,7 @@ def _life(number: int, chance: random.Random) -> tuple[Row, int, int]:
     row = _item(customer, f"A{number}", FIRST_WEEK - timedelta(days=chance.randrange(1, 40)), chance)
     if number % 13 == 1:
         row = {**row, "open_amount": "n/a", "amount": "siehe Beleg"}
-    return row, first, chance.choice([first, WEEKS - 1, WEEKS - 1, WEEKS - 1])
+    return row, first, chance.choice([first, *[WEEKS - 1] * 7])
 
 
 def _item(customer: str, number: str, issued: date, chance: random.Random) -> Row:
@@ -256,7 +256,8 @@ HEALED: dict[str, Any] = {"inbox": [], "parts": [], "runs": [], "unclassified": 
 _UNCLASSIFIED = "select file_name from landing.feed_files where classification_pending"
 _UNEVEN = """
 select file_name from landing.feed_files
-where state = 'applied' and rows_read <> inserted + updated + unchanged + quarantined + superseded or rows_read = 0
+where state = 'applied'
+  and (rows_read = 0 or rows_read <> inserted + updated + unchanged + quarantined + superseded)
 """
 _MISCOUNTED = """
 select f.file_name from landing.feed_files f
