@@ -34,7 +34,8 @@ check: $(STAMP)
 	@$(BIN)/lint-imports
 
 bench: $(STAMP)
-	@$(BIN)/python -m pytest tests/benchmarks -p no:cacheprovider
+	@for name in import excel reports classification history; do \
+	  echo "== $$name"; $(BIN)/python -m tests.benchmarks.bench_$$name || exit 1; done
 
 # The same tests with hundreds of seeds, printed as they pass: kills at any instant, files in any order.
 CAMPAIGN ?= 50

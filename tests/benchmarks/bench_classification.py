@@ -67,7 +67,8 @@ from crm.invoices where source = 'ledger'
 """
 
 
-def _fill(connection: Connection) -> None:
+def fill(connection: Connection) -> None:
+    """Fill an empty database with the files, customers, invoices and ledger entries."""
     run_id = connection.scalar(
         text(
             "insert into ops.run_ledger (flow, actor, as_of, dry_run, host, process_id)"
@@ -97,7 +98,7 @@ def main() -> None:
         with engine_for(settings, OWNER).begin() as connection:
             if "--plan" in sys.argv:
                 connection.exec_driver_sql("alter role kontor_flows set log_min_messages = log")
-            _fill(connection)
+            fill(connection)
         with engine_for(settings, OWNER).begin() as connection:
             connection.exec_driver_sql("analyze")
         print(f"filled in {time.perf_counter() - began:.0f} s", flush=True)
