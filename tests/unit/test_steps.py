@@ -73,7 +73,7 @@ def _wrapped(kind: Callable[..., Exception], orig: Exception) -> Exception:
         (_wrapped(OperationalError, pg.CannotConnectNow(PERSON)), DependencyDown, True),
         (_wrapped(OperationalError, pg.ConnectionFailure(PERSON)), DependencyDown, True),
         (_wrapped(OperationalError, psycopg.OperationalError(PERSON)), DependencyDown, True),
-        (_wrapped(OperationalError, pg.DiskFull(PERSON)), StatementFailed, False),
+        (_wrapped(OperationalError, pg.DiskFull(PERSON)), DependencyDown, True),
         (_wrapped(OperationalError, pg.QueryCanceled(PERSON)), StatementFailed, False),
         (_wrapped(OperationalError, pg.DatabaseDropped(PERSON)), StatementFailed, False),
         (pg.NotNullViolation(PERSON), StatementFailed, False),
