@@ -113,7 +113,7 @@ def control_totals(raw: RawTable, contract: FeedContract) -> list[ControlTotal]:
     for row in raw.totals:
         amounts = dict(_amounts_of(row, contract))
         if amounts:
-            currency = _currency_of(row, contract)
+            currency = currency_of_totals(row.cells, contract)
             found[currency] = ControlTotal(row.row_number, currency, amounts)
     return list(found.values())
 
@@ -126,12 +126,13 @@ def _amounts_of(row: TotalsRow, contract: FeedContract) -> Iterator[tuple[str, D
                 yield column.name, value
 
 
-def _currency_of(row: TotalsRow, contract: FeedContract) -> str | None:
+def currency_of_totals(cells: Mapping[str, str], contract: FeedContract) -> str | None:
+    """Return the currency that a totals row names, in its currency cell or beside its marker; None if it names none."""
     for column in contract.columns:
         if column.code_list != "iso4217":
             continue
-        cell = shown(row.cells.get(column.name, "")).strip().upper()
-        words = [word for text in row.cells.values() for word in shown(text).split()]
+        cell = shown(cells.get(column.name, "")).strip().upper()
+        words = [word for text in cells.values() for word in shown(text).split()]
         codes = [word for word in (cell, *words) if word in codes_of("iso4217")]
         return codes[0] if codes else None
     return None

@@ -22,7 +22,7 @@ import pandas as pd
 import pyarrow as pa
 
 from tasks.errors import BadInput, UsageError
-from tasks.feeds.casting import PROBLEM_SCHEMA, CastTable, cast_table
+from tasks.feeds.casting import PROBLEM_SCHEMA, CastTable, cast_table, currency_of_totals
 from tasks.feeds.cells import BOOLEAN, DATE, NUMBER, TEXT, shown
 from tasks.feeds.contracts import Column, FeedContract, list_contracts, load_contract
 from tasks.feeds.headings import alias_ranks, match_header
@@ -432,8 +432,8 @@ def stated_totals(
     nameless: Decimal | None = None
     for row in totals:
         amount = _parsed(row["cells"].get(column), contract, column)
-        named = _parsed(row["cells"].get("currency"), contract, "currency")
-        if isinstance(amount, Decimal) and isinstance(named, str):
+        named = currency_of_totals(row["cells"], contract)
+        if isinstance(amount, Decimal) and named is not None:
             by_currency[named] = amount
         elif isinstance(amount, Decimal):
             nameless = amount

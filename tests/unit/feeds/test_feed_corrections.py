@@ -156,6 +156,8 @@ def test_a_totals_row_speaks_of_its_currency_or_of_the_only_one() -> None:
     assert stated_totals(nameless, contract, "amount", ["EUR"]) == {"EUR": Decimal(1250)}
     assert stated_totals(nameless, contract, "amount", ["EUR", "SEK"]) == {}
     assert stated_totals(named, contract, "amount", ["EUR", "SEK"]) == {"EUR": Decimal("7.5")}
+    beside = [{"row_number": 9, "cells": {"customer_number": "Total EUR", "amount": "7.5"}}]
+    assert stated_totals(beside, contract, "amount", ["EUR", "SEK"]) == {"EUR": Decimal("7.5")}
 
 
 def test_a_contract_that_is_gone_is_named(tmp_path: Path) -> None:
