@@ -152,10 +152,11 @@ def summary(title: str, facts: Mapping[str, object], sections: Mapping[str, str]
 
 
 def json_cell(value: object) -> object:
-    """Return a value as a table artifact stores it: numbers and texts; money and dates as text."""
-    if value is None or (isinstance(value, bool | int | str) and not isinstance(value, Enum)):
+    """Return a value as a table artifact stores it: numbers and texts; money and dates as text, addresses withheld."""
+    if value is None or (isinstance(value, bool | int) and not isinstance(value, Enum)):
         return value
-    return str(value) if isinstance(value, Decimal) else cell_text(value)
+    # A file's name is the sender's choice and may be somebody's address.
+    return str(value) if isinstance(value, Decimal) else without_personal_data(cell_text(value))
 
 
 def without_personal_data(text: str) -> str:

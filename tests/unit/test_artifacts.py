@@ -157,6 +157,12 @@ def test_table_cells_can_be_stored(value: object) -> None:
     assert json_cell(Decimal("1.10")) == "1.10"
 
 
+def test_table_cells_name_nobody() -> None:
+    """An address in a file's name does not reach Prefect's table; other names stay as they are."""
+    assert json_cell("items of anna.petrova@mail.example.xlsx") == "items of [address withheld]"
+    assert json_cell("open_items 2026-11-16 (1).xlsx") == "open_items 2026-11-16 (1).xlsx"
+
+
 def test_counts_and_numbers() -> None:
     """Counts become rows in the order given; big numbers get separators and keep every digit."""
     assert counts_rows({"rows_read": 3}) == [{"what": "rows read", "count": 3}]
