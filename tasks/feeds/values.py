@@ -13,7 +13,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from typing import NamedTuple
 
 from tasks.feeds.cells import BLANKS, BOOLEAN, DATE, ERROR, ERROR_TEXTS, NUMBER, shown
-from tasks.feeds.code_lists import spellings_of
+from tasks.feeds.code_lists import codes_of, spellings_of
 from tasks.feeds.contracts import Column, Dialect
 from tasks.feeds.dates import excel_serial, parse_date, within_years
 from tasks.feeds.folding import fold
@@ -23,8 +23,11 @@ MONEY_SCALE = 4
 _LARGEST = Decimal(10) ** (MONEY_DIGITS - MONEY_SCALE)
 _NOISE = Decimal("0.000001")
 _SPACES = re.compile(r"[\s\u00a0\u2007\u2009\u202f]+")
-_CURRENCY = r"(?:[A-Za-z]{3}|€|\$|£|¥|zł|kr\.?|лв\.?|лева|:-|,-)"
-_CURRENCY_AROUND = re.compile(rf"^(?P<sign>[+-]?)\s*{_CURRENCY}?\s*(?P<number>[^A-Za-zА-я€$£¥]*?)\s*{_CURRENCY}?$")
+# Only codes of ISO 4217 and words that mean money: "5 tys" and "5 mln" are thousands and millions, not currencies.
+_CURRENCY = rf"(?:{'|'.join(sorted(codes_of('iso4217')))}|€|\$|£|¥|zł|zl|kr\.?|лв\.?|лева|:-|,-)"
+_CURRENCY_AROUND = re.compile(
+    rf"^(?P<sign>[+-]?)\s*{_CURRENCY}?\s*(?P<number>[^A-Za-zА-я€$£¥]*?)\s*{_CURRENCY}?$", re.IGNORECASE
+)
 _APOSTROPHES = str.maketrans({"’": "'", "ʼ": "'", "`": "'", "−": "-", "–": "-", "‒": "-", "‐": "-", "‑": "-"})
 _INTEGER = re.compile(r"[+-]?[0-9]{1,9}(?:[.,]0+)?")
 _DOUBT = re.compile(r"[?*!~]")
@@ -159,8 +162,10 @@ def parse_money(text: str, decimal: str, thousands: Sequence[str] = ()) -> Decim
     if found is None:
         return Failure("not_a_number", "is not an amount")
     number = _SPACES.sub(" ", f"{found['sign']}{found['number']}").strip()
-    if number.endswith("-") or number.startswith("-"):
-        negative, number = not negative, number.strip("-").strip()
+    if negative + number.count("-") + number.count("+") > 1:
+        return Failure("not_a_number", "has more than one sign; brackets are a sign too")
+    if number.startswith("-") or number.endswith("-"):
+        negative, number = True, number.strip("-").strip()
     return _unsigned(number.removeprefix("+").strip(), decimal, thousands, negative=negative)
 
 
