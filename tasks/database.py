@@ -129,6 +129,7 @@ def _bootstrap(admin_url: URL) -> None:
         if {DATABASE, PREFECT_DATABASE} <= have:
             return
         _run_script(connection, ROLES_SCRIPT)
+        connection.exec_driver_sql("revoke all on database postgres from public")
         for name, owner in ((DATABASE, OWNER), (PREFECT_DATABASE, _PREFECT)):
             if name not in have:
                 connection.exec_driver_sql(f'create database "{name}" owner "{owner}"')

@@ -10,13 +10,15 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date
 from fnmatch import fnmatch
 from pathlib import Path
 
 from sqlalchemy import Engine
+from sqlalchemy.exc import DataError
 
 from tasks.errors import DependencyDown, FileRefused, UsageError
 from tasks.feeds.business_date import find_as_of, find_revision
@@ -31,6 +33,7 @@ from tasks.feeds.store import record_refusal, take_in
 UNFINISHED = ("~$*", ".*", "*.part", "*.tmp", "*.crdownload", "*.filepart")
 SETTLE_SECONDS = 2.0
 _CHUNK = 1 << 20
+_LONGEST_NAME = 240  # of 255 bytes, less what a partial copy is marked with
 
 Look = tuple[int, int]  # size in bytes and time of the last change in nanoseconds
 
@@ -131,7 +134,13 @@ def fingerprint_of(path: Path) -> Fingerprint:
     with path.open("rb") as stream:
         while chunk := stream.read(_CHUNK):
             digest.update(chunk)
-    return Fingerprint(path.name, digest.hexdigest(), path.stat().st_size)
+    return Fingerprint(shown_name(path), digest.hexdigest(), path.stat().st_size)
+
+
+def shown_name(path: Path) -> str:
+    """The file's name as text that can be stored: bytes that are no UTF-8 stand as \\xNN, control characters too."""
+    text = path.name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(mark if mark.isprintable() else repr(mark)[1:-1] for mark in text)
 
 
 def take_in_file(engine: Engine, file: InboxFile, *, given: Given, run_id: int, apply: Apply) -> FileOutcome:
@@ -147,7 +156,8 @@ def take_in_file(engine: Engine, file: InboxFile, *, given: Given, run_id: int, 
         raw, cast = _read(file)
         _refuse_changed(file, seen)
         as_of = _business_date(file, raw, given)
-        return _apply(engine, file, fingerprint, raw, cast, as_of, given, run_id, apply)
+        with _values_that_fit(file):
+            return _apply(engine, file, fingerprint, raw, cast, as_of, given, run_id, apply)
     except FileRefused as refusal:
         if not given.dry_run:
             with engine.begin() as connection:
@@ -160,8 +170,25 @@ def take_in_file(engine: Engine, file: InboxFile, *, given: Given, run_id: int, 
                     run_id=run_id,
                 )
         return FileOutcome(
-            file.path.name, file.contract.name, as_of, "refused", reasons=refusal.reasons, hint=refusal.hint
+            fingerprint.file_name, file.contract.name, as_of, "refused", reasons=refusal.reasons, hint=refusal.hint
         )
+
+
+@contextmanager
+def _values_that_fit(file: InboxFile) -> Iterator[None]:
+    """Make a value that the database cannot hold the file's fault, so that it never stops the files behind it.
+
+    Raises:
+        FileRefused: with the SQLSTATE; the database's own text would quote the value.
+    """
+    try:
+        yield
+    except DataError as error:
+        raise FileRefused(
+            shown_name(file.path),
+            [f"a value in it cannot be stored (SQLSTATE {getattr(error.orig, 'sqlstate', 'none')})"],
+            hint="Look for control characters and for numbers out of all proportion, and send the file again.",
+        ) from None
 
 
 def _read(file: InboxFile) -> tuple[RawTable, CastTable]:
@@ -280,10 +307,17 @@ def archive(file: InboxFile, outcome: FileOutcome, *, home: Path, inbox: Path, s
     return target
 
 
+def _archive_name(path: Path, as_of: date | None, fingerprint: Fingerprint) -> str:
+    """Day, content and name; a name too long for a file system loses its middle, never its ending."""
+    head = f"{as_of}_{fingerprint.sha256[:12]}_"
+    room = _LONGEST_NAME - len(head) - len(os.fsencode(path.suffix))
+    return head + os.fsdecode(os.fsencode(path.stem)[:room]) + path.suffix
+
+
 def _keep(file: InboxFile, outcome: FileOutcome, folder: Path, seen: Look | None) -> Path | None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     fingerprint = fingerprint_of(file.path)
-    target = folder / f"{outcome.as_of}_{fingerprint.sha256[:12]}_{file.path.name}"
+    target = folder / _archive_name(file.path, outcome.as_of, fingerprint)
     partial = target.with_name(f".{target.name}.part")
     try:
         if not target.exists():

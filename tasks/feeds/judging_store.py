@@ -57,9 +57,10 @@ def decide_fates(
     if _keys_repeat(cast.frame, contract.key):
         reasons += _key_collisions(connection, staged, contract, raw)
     awaiting = [] if _creates_customers(contract) else _unknown_customers(connection, staged, raw)
-    reasons += awaiting
     if staged.feed == "contacts":
+        # Whether the customer is there yet must not decide it, or the order of files would.
         reasons += _companions(connection, staged, raw, {int(reason["row_number"]) for reason in reasons})
+    reasons += awaiting
     _write_fates(connection, reasons, {int(reason["row_number"]) for reason in awaiting})
     return len({failure.row_number for failure in failures if failure.check.severity == "warn"})
 

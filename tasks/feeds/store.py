@@ -137,20 +137,20 @@ def _known_outcome(
 def _refuse_second_truth(
     connection: Connection, contract: FeedContract, fingerprint: Fingerprint, as_of: date, revision: int
 ) -> None:
-    """Refuse a second file for the same day: no guard can say which of the two is right."""
-    if contract.mode != "snapshot":
+    """Refuse a second list or ledger for the same day: no guard can say which of the two is right."""
+    if contract.mode == "records":
         return
     other = connection.scalar(
         text(
             "select file_name from landing.feed_files where feed = :feed and source = :source"
-            " and state <> 'refused' and mode = 'snapshot' and as_of = :as_of and revision = :revision"
+            " and state <> 'refused' and mode = :mode and as_of = :as_of and revision = :revision"
         ),
         {**_identity(contract, fingerprint), "as_of": as_of, "revision": revision},
     )
     if other is not None:
         raise FileRefused(
             fingerprint.file_name,
-            [f"{other} already is revision {revision} of the snapshot as of {as_of}"],
+            [f"{other} already is revision {revision} of the {contract.mode} as of {as_of}"],
             hint=f"If this one corrects it, import it with --revision {revision + 1}.",
         )
 

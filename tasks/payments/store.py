@@ -126,7 +126,8 @@ set name = excluded.name, seen_as_of = excluded.seen_as_of, seen_revision = excl
     feed_file_id = excluded.feed_file_id, updated_at = now()
 where o.origin = 'ledger'
   and (o.seen_as_of, o.seen_revision) <= (excluded.seen_as_of, excluded.seen_revision)
-  and o.name is distinct from excluded.name
+  and (o.name, o.seen_as_of, o.seen_revision)
+      is distinct from (excluded.name, excluded.seen_as_of, excluded.seen_revision)
 """
 
 

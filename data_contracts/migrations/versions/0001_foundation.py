@@ -45,13 +45,24 @@ GRANTS = (
     "grant usage on type crm.item to kontor_flows",
     "grant select on all tables in schema crm, landing, rules, ops to kontor_flows",
     "grant insert, update, maintain on all tables in schema crm to kontor_flows",
+    # What never changes: the identity that erasure relies on, and who started a run.
+    "revoke update on crm.organizations, crm.contacts from kontor_flows",
+    (
+        "grant update (name, country, language, vat_number, currency, payment_terms_days, segment, owner, origin,"
+        " spoken, seen_as_of, seen_revision, feed_file_id, updated_at) on crm.organizations to kontor_flows"
+    ),
+    (
+        "grant update (first_name, last_name, email, phone, language, spoken, seen_as_of, seen_revision, feed_file_id,"
+        " updated_at) on crm.contacts to kontor_flows"
+    ),
     "grant delete on crm.invoice_states, crm.contact_roles to kontor_flows",
     "grant insert, update on landing.feed_files, landing.quarantined_rows to kontor_flows",
     (
         "grant insert, update, delete, truncate, maintain on landing.staged_items, landing.staged_organizations,"
         " landing.staged_contacts to kontor_flows"
     ),
-    "grant insert, update on ops.run_ledger, ops.payer_class_history to kontor_flows",
+    "grant insert, update on ops.payer_class_history to kontor_flows",
+    "grant insert, update (state, counts, error_code, ended_at) on ops.run_ledger to kontor_flows",
     "grant delete on ops.payer_class_history to kontor_flows",
     # Retention alone erases.
     "grant usage on schema crm, landing, rules, ops, report to kontor_retention",
