@@ -4,6 +4,9 @@ The order matters: the YAML is read strictly (a key given twice is a defect, ``n
 with the JSON Schema of the standard, then our custom properties are checked by name and type, and only the merged
 document, valid again as a whole, is handed on. The library's own models drop misspelt keys without a word, so they
 come last.
+
+A contract is trusted like code: its checks are SQL that runs with the rights of the flows, and names of its columns
+stand in statements. What is refused here catches slips and the obvious; it is no fence around a hostile author.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +35,14 @@ EXAMPLES_FOLDER = CONTRACTS_FOLDER / "examples"
 _CHECK_KEYS = {"sql", "columns", "reason"}
 _SEVERITIES = ("error", "warning", "warn", "off")
 _LONGEST_CHAIN = 8
+# The id names a folder of the archive; names of columns and checks stand in statements as they are.
+_ID = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+_QUOTED = re.compile(r"""'(?:[^']|'')*'|["](?:[^"]|"")*["]""")
+_OTHER_QUOTING = re.compile(r"(?<![^\W\d])e•|['\"$]", re.IGNORECASE)  # it would hide the rest from what follows
+_NOT_IN_A_CONDITION = re.compile(
+    r";|--|/\*|\b(?:select|insert|update|delete|merge|copy|call|do|set|reset|with|from|table)\b", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -182,12 +194,16 @@ def _custom(element: Mapping[str, Any]) -> dict[str, Any]:
 def _own_defects(document: Mapping[str, Any]) -> Iterable[str]:
     """Yield what our vocabulary objects to in one file, before merging."""
     yield from defects_of("customProperties", document.get("customProperties", ()), CONTRACT_PROPERTIES)
+    if not _ID.fullmatch(str(document.get("id"))):
+        yield f"id: found {document.get('id')!r}; expected {_ID.pattern}, it names a folder of the archive"
     schemas = document.get("schema", [])
     if len(schemas) != 1:
         yield f"schema: found {len(schemas)} objects; expected 1, a feed file holds one kind of row"
     for number, schema in enumerate(schemas):
         for item in schema.get("properties", ()):
-            where = f"schema[{number}].properties {item['name']!r}"
+            where = f"schema[{number}].properties {item.get('name')!r}"
+            if not _NAME.fullmatch(str(item.get("name"))):
+                yield f"{where}, name: found {item.get('name')!r}; expected {_NAME.pattern}, it stands in SQL"
             yield from defects_of(where, item.get("customProperties", ()), COLUMN_PROPERTIES)
         for check in schema.get("quality", ()):
             yield from _check_defects(f"schema[{number}].quality {check.get('name')!r}", check)
@@ -196,12 +212,35 @@ def _own_defects(document: Mapping[str, Any]) -> Iterable[str]:
 def _check_defects(where: str, check: Mapping[str, Any]) -> Iterable[str]:
     if not check.get("name"):
         yield f"{where}, name: found none; expected a name, so that a contract that extends this one can refer to it"
+    elif not _NAME.fullmatch(str(check["name"])):
+        yield f"{where}, name: found {check['name']!r}; expected {_NAME.pattern}"
     if check.get("severity", "error") not in _SEVERITIES:
         yield f"{where}, severity: found {check['severity']!r}; expected one of {', '.join(_SEVERITIES)}"
     body = check.get("implementation", {})
     keys = set(body) if isinstance(body, dict) else {"(text)"}
     if not keys <= _CHECK_KEYS:
         yield f"{where}, implementation: found {', '.join(sorted(keys))}; expected {', '.join(sorted(_CHECK_KEYS))}"
+    elif "sql" in body:
+        yield from (f"{where}, implementation.sql: {defect}" for defect in _condition_defects(body["sql"]))
+
+
+def _condition_defects(sql: object) -> Iterable[str]:
+    """Yield what shows that the text is more than a condition on one row; what stands in quotation marks is not read.
+
+    Without ``select`` and ``table`` no other table can be reached, and with its parentheses in pairs the condition
+    stays inside of the statement that asks it. Functions are not restricted.
+    """
+    if not isinstance(sql, str) or not sql.strip():
+        yield f"found {sql!r}; expected a condition on the row's columns"
+        return
+    bare = _QUOTED.sub("•", sql)
+    for found in dict.fromkeys(match[0].lower().replace("•", "'") for match in _OTHER_QUOTING.finditer(bare)):
+        yield f"found {found} outside of quotation marks; expected texts in plain '…', doubled within"
+    for found in dict.fromkeys(match[0].lower() for match in _NOT_IN_A_CONDITION.finditer(bare)):
+        yield f"found {found}; expected one condition on the row's columns, without statements and comments"
+    depths = list(accumulate({"(": 1, ")": -1}.get(letter, 0) for letter in bare))
+    if depths[-1] or min(depths) < 0:
+        yield "found parentheses that do not pair; expected each one closed after it was opened"
 
 
 def _effective_defects(document: Mapping[str, Any]) -> Iterable[str]:

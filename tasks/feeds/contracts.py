@@ -2,7 +2,8 @@
 
 Contracts are Open Data Contract Standard v3.1 documents in ``data_contracts/feeds/*.yaml``; what the standard has no
 field for stands in ``customProperties``. :mod:`tasks.feeds.contract_files` finds, merges (``extends``) and validates
-them; this module turns the effective document into the frozen objects that the rest of the program reads.
+them; this module turns the effective document into the frozen objects that the rest of the program reads. Whoever
+may write a contract may run SQL with the rights of the flows: it is trusted like code.
 """
 
 from __future__ import annotations

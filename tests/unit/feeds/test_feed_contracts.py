@@ -202,6 +202,80 @@ def test_an_alias_of_two_columns_is_refused(extend: Extend) -> None:
         extend("open_items", columns={"open_amount": {"aliases": ["Kwota"]}})
 
 
+def test_names_that_would_stand_in_sql_are_plain(tmp_path: Path) -> None:
+    """A column or check whose name is more than letters, digits and underscores is refused: it stands in statements."""
+    message = _broken(
+        tmp_path,
+        HEAD
+        + """
+schema:
+  - name: items
+    properties:
+      - {name: "note text); drop table crm.invoices; --", logicalType: string}
+      - {name: Amount, logicalType: number}
+    quality:
+      - {name: "it's wrong", type: custom, engine: kontor, implementation: {}}
+""",
+    )
+    expected = "expected [a-z][a-z0-9_]{0,62}"
+    assert f"name: found 'note text); drop table crm.invoices; --'; {expected}" in message
+    assert f"name: found 'Amount'; {expected}" in message
+    assert f'name: found "it\'s wrong"; {expected}' in message
+
+
+@pytest.mark.parametrize("name", ["../../etc", "a/b", "Items", "items\\n", "ä", ".", "1items", "a" * 64])
+def test_an_id_that_is_no_plain_name_is_refused(tmp_path: Path, name: str) -> None:
+    """The id names a folder of the archive, so it can neither leave it nor differ by case alone."""
+    message = _broken(tmp_path, HEAD.replace("id: broken", f'id: "{name}"') + "schema: [{name: items}]\n")
+    assert "id: found" in message
+    assert "expected [a-z][a-z0-9_-]{0,62}" in message
+
+
+def _check(sql: object) -> list[dict[str, object]]:
+    implementation = {"sql": sql, "columns": ["amount"], "reason": "amount {amount}"}
+    return [{"name": "probe", "type": "custom", "engine": "kontor", "implementation": implementation}]
+
+
+@pytest.mark.parametrize(
+    ("sql", "found"),
+    [
+        ("amount > 0; drop table crm.invoices", ";"),
+        ("amount > 0 -- and so on", "--"),
+        ("amount > 0 /* and */", "/*"),
+        ("exists (SELECT 1)", "select"),
+        ("amount in (table crm.invoices)", "table"),
+        ("'a'from'b' is null", "from"),
+        ("note = 'it''s' or (with x as (delete)) is null", "with"),
+        ("note = E'\\' or select'", "e'"),
+        ("note = $$ ' $$", "$"),
+        ("note = 'open", "'"),
+        ("true) or (true", "parentheses that do not pair"),
+        ("(true", "parentheses that do not pair"),
+        ("", "''"),
+        (["amount > 0"], "['amount > 0']"),
+    ],
+)
+def test_a_check_that_is_more_than_a_condition_is_refused(extend: Extend, sql: object, found: str) -> None:
+    """Statements, comments, unusual quoting and parentheses that lead out of the condition are named and refused."""
+    with pytest.raises(BadInput) as error:
+        extend("open_items", quality=_check(sql))
+    assert f"quality 'probe', implementation.sql: found {found}" in error.value.message
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "note <> 'select; from -- /* ('",
+        '"from" is null or offset_days > 0',
+        "note like 'it''s (%' or date '2026-01-01' < due_date",
+        "amount::numeric(19, 4) > 0 or from_date is null or reset_by = 'with'",
+    ],
+)
+def test_words_in_quotation_marks_and_in_names_are_no_statements(extend: Extend, sql: str) -> None:
+    """Texts, quoted names and longer names may hold the words that a condition may not."""
+    assert extend("open_items", quality=_check(sql)).checks[-1].sql == sql
+
+
 def test_contracts_are_documents_of_the_standard() -> None:
     """The four feeds state the version of the standard and the kind of document."""
     for path in sorted(CONTRACTS_FOLDER.glob("*.yaml")):
