@@ -41,7 +41,7 @@ def demo() -> None:
     console.print(
         f"Kontor demo: {COMPANY}, a made-up distributor in Sofia with customers in five countries.", style="bold"
     )
-    console.print(f"Its home is {settings.home}; nothing else is touched.\n")
+    console.print(f"Its home is {settings.home}; no other home is touched.\n")
     with _only_one(settings.home):
         files = _begin_anew(settings)
         _play(settings, files)

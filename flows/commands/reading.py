@@ -14,7 +14,8 @@ from flows.commands.screen import AsList, AsOf, Format, ListFormat, out, parse_d
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from tasks.payments.classes import Override
+    from tasks.errors import UsageError
+from tasks.payments.classes import Override
     from tasks.reports.rows import Report
 
 quarantine = typer.Typer(no_args_is_help=True, help="Rows that could not be used, each with its cell and reason.")
@@ -107,6 +108,12 @@ def _form(form: Format | None, to: Path | None) -> Format:
     from tasks.errors import UsageError
 
     suffix = to.suffix.lower().lstrip(".") if to is not None else ""
+    if form is None and suffix not in {"", "txt", *Format}:
+        endings = ", ".join(f".{known}" for known in Format if known != Format.table)
+        raise UsageError(
+            f"--out ends with .{suffix}; a report can be written as {endings} or .txt.",
+            hint="Choose one of these endings, or say --format.",
+        )
     chosen = form or (Format(suffix) if suffix in set(Format) else Format.table)
     if chosen is Format.xlsx and to is None:
         raise UsageError("A workbook cannot be printed.", hint="Say where it goes: --out report.xlsx.")

@@ -117,7 +117,9 @@ def print_card(console: Console, report: Report) -> None:
     console.print(Text(printable(f"{card['customer_number']}  {card['name']}"), style="bold"))
     console.print(printable(f"as of {card['as_of']} · {' · '.join(facts)}"))
     held = card["payer_class"] or {"payer_class": "unrated", "reason": "nothing is known yet"}
-    console.print(Text.assemble(payer_text(held["payer_class"]), f": {printable(held['reason'])}"))
+    # The figures are those of the day on which the class was decided, not of the day asked about.
+    since = f" since {held['since']}, because then" if held.get("since") else ""
+    console.print(Text.assemble(payer_text(held["payer_class"]), f"{since}: {printable(held['reason'])}"))
     for currency, balance in card["balance"].items():
         console.print(f"{currency}: {balance['open']} open, of which {balance['overdue']} overdue")
     _print_section(console, "Open items", card["open_items"], _CARD_ITEMS)
