@@ -14,8 +14,7 @@ from flows.commands.screen import AsList, AsOf, Format, ListFormat, out, parse_d
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from tasks.errors import UsageError
-from tasks.payments.classes import Override
+    from tasks.payments.classes import Override
     from tasks.reports.rows import Report
 
 quarantine = typer.Typer(no_args_is_help=True, help="Rows that could not be used, each with its cell and reason.")
