@@ -19,7 +19,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.feeds.cells import BLANKS, DATE, ERROR, NUMBER, shown, shown_array
+from tasks.feeds.cells import BLANKS, DATE, ERROR, NUL, NUL_SHOWN, NUMBER, shown, shown_array
 from tasks.feeds.code_lists import codes_of
 from tasks.feeds.contracts import Column, Dialect, FeedContract
 from tasks.feeds.reading import RawTable, TotalsRow
@@ -200,6 +200,7 @@ def _quick_words(cells: pa.Array, column: Column, *, marked: bool) -> tuple[pa.A
     odd = pc.starts_with(text, "#")  # perhaps an error; those and dates in a code are judged one by one
     if marked:
         odd = pc.or_(odd, pc.match_substring_regex(text, f"^[{DATE}{ERROR}]"))
+    odd = pc.or_(odd, pc.match_substring(cells, NUL))
     if column.pattern:
         odd = pc.or_(odd, pc.invert(pc.match_substring_regex(text, column.pattern)))
     if column.max_length:
@@ -235,7 +236,7 @@ def _slow(
         which = distinct.indices.filter(bad)
         codes = pa.array([item.code if isinstance(item, Failure) else None for item in parsed], pa.string())
         reasons = pa.array([item.reason if isinstance(item, Failure) else None for item in parsed], pa.string())
-        shown = shown_array(cells.filter(failed))
+        shown = pc.replace_substring(shown_array(cells.filter(failed)), NUL, NUL_SHOWN)
         problems.append(
             _problems(raw, column.name, numbers.filter(failed), shown, codes.take(which), reasons.take(which))
         )

@@ -9,6 +9,7 @@ itself.
 from __future__ import annotations
 
 import datetime as dt
+import math
 from collections.abc import Iterable, Sequence
 
 import pyarrow as pa
@@ -28,6 +29,10 @@ ERROR_TEXTS = frozenset(
     {"#N/A", "#REF!", "#VALUE!", "#DIV/0!", "#NAME?", "#NULL!", "#NUM!", "#GETTING_DATA", "#SPILL!", "#CALC!"}
 )
 
+NUL = "\0"  # a workbook can escape it (_x0000_) into a text; no database text can hold it
+NUL_SHOWN = "\ufffd"
+NO_NUMBER = "#NUM!"  # what a spreadsheet shows for a number that is none; some writers store it as nan or inf
+
 _SIGNIFICANT_DIGITS = 15  # what a spreadsheet shows and keeps; the digits after that are noise of binary fractions
 
 
@@ -41,6 +46,11 @@ def shown(cell: str | None) -> str:
 def shown_array(cells: pa.Array) -> pa.Array:
     """Return the cells as a person sees them, as text."""
     return pc.replace_substring_regex(cells, STARTS_WITH_TAG, "")
+
+
+def storable(text: str) -> str:
+    """Return the text with every NUL replaced by the sign for a character that is none, so that it can be kept."""
+    return text.replace(NUL, NUL_SHOWN)
 
 
 def letter(ordinal: int) -> str:
@@ -69,7 +79,7 @@ def tagged(value: object) -> str:
     if isinstance(value, int):
         return NUMBER + str(value)
     if isinstance(value, float):
-        return NUMBER + number_text(value)
+        return NUMBER + number_text(value) if math.isfinite(value) else ERROR + NO_NUMBER
     if isinstance(value, dt.datetime):
         return DATE + (value.date().isoformat() if value.time() == dt.time(0) else value.isoformat(sep=" "))
     return "" if value is None else DATE + str(value)
@@ -81,7 +91,9 @@ def tagged_array(values: Sequence[object]) -> pa.Array:
     if kinds <= {str}:
         return protect(pa.array(values, pa.string()))
     if kinds <= {float}:
-        return _numbers(pa.array(values, pa.float64()))
+        numbers = pa.array(values, pa.float64())
+        if pc.all(pc.is_finite(numbers)).as_py() is not False:
+            return _numbers(numbers)
     if kinds <= {dt.date}:
         return pc.binary_join_element_wise(DATE, pa.array(values, pa.date32()).cast(pa.string()), "")
     return pa.array(_mixed(values), pa.string())

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.errors import FileRefused
-from tasks.feeds.cells import BLANKS, DATE, letter, shown
+from tasks.feeds.cells import BLANKS, DATE, letter, shown, storable
 from tasks.feeds.contracts import FeedContract
 from tasks.feeds.delimited import DelimitedText, NotText, decodings, delimiters
 from tasks.feeds.folding import fold_words
@@ -114,9 +114,9 @@ def raw_rows(raw: RawTable, row_numbers: Iterable[int]) -> list[dict[str, object
     }
     rows: list[dict[str, object]] = []
     for index, (number, _) in enumerate(found):
-        cells = {name: shown(values[index]) for name, values in columns.items() if name or values[index]}
+        cells = {name: storable(shown(values[index])) for name, values in columns.items() if name or values[index]}
         beyond = raw.ragged[number].cells[len(raw.headings) :] if number in raw.ragged else ()
-        cells |= {letter(len(raw.headings) + extra): text for extra, text in enumerate(beyond, start=1)}
+        cells |= {letter(len(raw.headings) + extra): storable(text) for extra, text in enumerate(beyond, start=1)}
         rows.append({"row_number": number, "cells": cells})
     return rows
 
@@ -238,7 +238,7 @@ def _header_reasons(best: _Choice, contract: FeedContract) -> list[str]:
 
 
 def _clean(cell: str) -> str:
-    return " ".join(shown(cell).replace("\\ufeff", "").replace("\ufeff", "").split())
+    return " ".join(storable(shown(cell)).replace("\\ufeff", "").replace("\ufeff", "").split())
 
 
 def _table(path: Path, contract: FeedContract, choice: _Choice) -> RawTable:
@@ -291,7 +291,7 @@ def _frame(columns: Mapping[str, pa.Array], numbers: pa.Array | None, keep: pa.A
 def _titles(choice: _Choice) -> Iterator[str]:
     """Yield the text of each row above the header that says something; typed dates as ISO text."""
     for cells in choice.head[: choice.header_row - 1]:
-        text = " ".join(shown(cell).strip() for cell in cells if shown(cell).strip() or cell.startswith(DATE))
+        text = " ".join(storable(shown(cell)).strip() for cell in cells if shown(cell).strip() or cell.startswith(DATE))
         if text:
             yield text
 
@@ -315,7 +315,7 @@ def _sift(
         elif filled and _is_totals(cells, filled, identifying, contract):
             drop.append(index)
             names = {at: name for name, at in positions.items()}
-            totals.append(TotalsRow(number, {names.get(at, headings[at]): cells[at] for at in filled}))
+            totals.append(TotalsRow(number, {names.get(at, headings[at]): storable(cells[at]) for at in filled}))
     if not drop:
         return None, (), 0
     size = len(body.row_numbers)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import NamedTuple
 
-from tasks.feeds.cells import BLANKS, BOOLEAN, DATE, ERROR, ERROR_TEXTS, NUMBER, shown
+from tasks.feeds.cells import BLANKS, BOOLEAN, DATE, ERROR, ERROR_TEXTS, NUL, NUMBER, shown
 from tasks.feeds.code_lists import codes_of, spellings_of
 from tasks.feeds.contracts import Column, Dialect
 from tasks.feeds.dates import excel_serial, parse_date, within_years
@@ -61,6 +61,8 @@ def parser_for(column: Column, dialect: Dialect) -> Parser:
         text = trimmed(cell)
         if cell[:1] == ERROR or text in ERROR_TEXTS:
             return _error(text, column)
+        if NUL in text:
+            return Failure("not_text", "holds a NUL, which is no character of a text")
         return None if text == "" else parse(cell, column, dialect)
 
     return parse_cell

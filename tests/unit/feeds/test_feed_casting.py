@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import datetime as dt
+import zipfile
+from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from tasks.feeds.casting import CastTable, ControlTotal, cast_table, control_tot
 from tasks.feeds.cells import number_text, tagged, tagged_array
 from tasks.feeds.contracts import Column, Dialect, FeedContract, load_contract
 from tasks.feeds.dates import parse_date
-from tasks.feeds.reading import read_table
+from tasks.feeds.reading import raw_rows, read_table
 from tasks.feeds.values import Failure, parse_money, parser_for
 from tests.unit.feeds.conftest import HEADER, Extend, WriteText, WriteWorkbook
 
@@ -95,6 +97,50 @@ def test_what_a_spreadsheet_shows_is_what_is_stored(write_workbook: WriteWorkboo
     ]
     table = cast(write_workbook([HEADER, *rows]), open_items)
     assert values(table, "amount") == [Decimal("6455.19"), Decimal("0.3"), Decimal(0)]
+
+
+def repack(path: Path, sheet: Mapping[bytes, bytes]) -> Path:
+    """The workbook with words of its sheets and strings replaced, for what no spreadsheet program would write."""
+    with zipfile.ZipFile(path) as package:
+        parts = {name: package.read(name) for name in package.namelist()}
+    with zipfile.ZipFile(path, "w") as package:
+        for name, content in parts.items():
+            for old, new in sheet.items():
+                content = content.replace(old, new)
+            package.writestr(name, content)
+    return path
+
+
+@pytest.mark.parametrize("stored", [b"nan", b"inf", b"-inf", b"1e999"])
+@pytest.mark.parametrize("with_word", [False, True])
+def test_a_number_that_is_none_is_a_problem_of_its_cell(
+    write_workbook: WriteWorkbook, open_items: FeedContract, stored: bytes, with_word: bool
+) -> None:
+    """A stored nan or infinity is the spreadsheet's #NUM!, in a column of numbers and in a mixed one."""
+    rows: list[Any] = [["C1", "F1", "2026-01-31", "EUR", 77777.5], ["C1", "F2", "2026-01-31", "EUR", 2.5]]
+    path = write_workbook([HEADER, *rows, *([["C1", "F3", "2026-01-31", "EUR", "3"]] if with_word else [])])
+    table = cast(repack(path, {b"77777.5": stored}), open_items)
+    assert ("amount", "cell_error", "#NUM!") in [
+        (row.column_name, row.code, row.raw_value) for row in table.problems.itertuples() if row.row_number == 2
+    ]
+    assert values(table, "amount")[1] == Decimal("2.5")
+
+
+def test_a_nul_in_a_text_is_a_problem_and_never_kept(write_workbook: WriteWorkbook, open_items: FeedContract) -> None:
+    """An escaped NUL makes its cell a problem in any kind of column; what is kept for people has it replaced."""
+    header = [*HEADER, "Customer name", "Remark"]
+    rows = [["CzzzC", "FzzzF", "zzz2026-01-31", "EzzzUR", "1zzz", "Nzzz", "Rzzz"], ["Total zzz", "", "", "", 0]]
+    path = repack(write_workbook([header, ["C1", "F1", "2026-01-31", "EUR", 1, "N"], *rows]), {b"zzz": b"_x0000_"})
+    raw = read_table(path, open_items)
+    table = cast_table(raw, open_items)
+    assert {(row.column_name, row.code) for row in table.problems.itertuples() if row.row_number == 3} >= {
+        (name, "not_text")
+        for name in ("customer_number", "invoice_number", "due_date", "currency", "amount", "customer_name")
+    }
+    kept = [str(raw_rows(raw, [3])), str(raw.totals), str(table.problems["raw_value"].tolist())]
+    assert not any("\\x00" in text or "\0" in text for text in kept)
+    assert raw_rows(raw, [3])[0]["cells"]["Customer number"] == "C\ufffdC"  # type: ignore[index]
+    assert not any("\0" in str(cell) for name in table.frame for cell in table.frame[name])
 
 
 @pytest.mark.parametrize(
