@@ -1,6 +1,7 @@
 """The vocabulary of ``customProperties``: every name that a feed contract may use, and what its value must be.
 
 A misspelt name would otherwise be silence: the contract would be read without what its author meant.
+``docs/reference/contracts.md`` describes them all.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import yaml
 from tasks.errors import BadInput, UsageError
 from tasks.feeds.contract_files import CONTRACTS_FOLDER, EXAMPLES_FOLDER
 from tasks.feeds.contracts import list_contracts, load_contract
+from tasks.feeds.custom_properties import AS_OF, COLUMN_PROPERTIES, CONTRACT_PROPERTIES, DIALECT
 from tests.unit.feeds.conftest import Extend
 
 SHIPPED = sorted(path.stem for folder in (CONTRACTS_FOLDER, EXAMPLES_FOLDER) for path in folder.glob("*.yaml"))
@@ -281,3 +282,11 @@ def test_contracts_are_documents_of_the_standard() -> None:
     for path in sorted(CONTRACTS_FOLDER.glob("*.yaml")):
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
         assert (document["apiVersion"], document["kind"]) == ("v3.1.0", "DataContract")
+
+
+def test_the_reference_page_describes_every_custom_property() -> None:
+    """Each name of the vocabulary has its line in a table of the page, and no line describes a name that is gone."""
+    page = (CONTRACTS_FOLDER.parents[1] / "docs" / "reference" / "contracts.md").read_text(encoding="utf-8")
+    _, _, tables = page.partition("## Custom properties of a contract")
+    described = re.findall(r"^\| `(\w+)` \|", tables, re.MULTILINE)
+    assert sorted(described) == sorted([*CONTRACT_PROPERTIES, *DIALECT, *AS_OF, *COLUMN_PROPERTIES])
