@@ -11,17 +11,21 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+from babel.dates import get_month_names
 
 from tasks.errors import FileRefused
 from tasks.feeds.cells import BLANKS, DATE, letter, shown, storable
+from tasks.feeds.code_lists import spellings_of
 from tasks.feeds.contracts import FeedContract
+from tasks.feeds.dates import LANGUAGES
 from tasks.feeds.delimited import DelimitedText, NotText, decodings, delimiters
-from tasks.feeds.folding import fold_words
+from tasks.feeds.folding import fold, fold_words
 from tasks.feeds.grids import Body, Grid, RaggedRow
 from tasks.feeds.headings import HeaderMatch, alias_ranks, match_header
 from tasks.feeds.packages import HostilePackage, check_package, is_encrypted_package
@@ -37,6 +41,7 @@ _OTHERS = {
 }
 _SAVE_AS = "Open it in a spreadsheet program and save it as .xlsx, then send that file."
 _WITHOUT_PASSWORD = "Open it with its password, save it as .xlsx without one and send that file."
+_MONEY_WORDS = frozenset({"kr", "zl", "лв", "лева"})  # as they look once folded
 _OLD_EXCEL = (b"\x09\x00", b"\x09\x02", b"\x09\x04", b"\x09\x08")
 
 
@@ -304,6 +309,9 @@ def _sift(
     Only rows in which nearly all identifying cells are blank can be either, so only those are looked at one by one.
     """
     identifying = [positions[name] for name in _identifying(contract) if name in positions] or list(positions.values())
+    money = [
+        positions[column.name] for column in contract.columns if column.kind == "money" and column.name in positions
+    ]
     drop: list[int] = []
     totals: list[TotalsRow] = []
     for index in _suspects(body, identifying):
@@ -312,7 +320,7 @@ def _sift(
         number = body.row_numbers[index].as_py()
         if not filled and number not in body.ragged:
             drop.append(index)
-        elif filled and _is_totals(cells, filled, identifying, contract):
+        elif filled and _is_totals(cells, filled, identifying, money, contract.dialect.totals):
             drop.append(index)
             names = {at: name for name, at in positions.items()}
             totals.append(TotalsRow(number, {names.get(at, headings[at]): storable(cells[at]) for at in filled}))
@@ -355,12 +363,46 @@ def _is_blank(cells: pa.Array) -> pa.Array:
     return pc.equal(pc.utf8_trim(cells, BLANKS), "")
 
 
-def _is_totals(cells: Sequence[str], filled: Sequence[int], identifying: Sequence[int], contract: FeedContract) -> bool:
-    """Return whether the first filled cell is a totals marker and no other identifying cell is filled."""
-    words = fold_words(shown(cells[filled[0]]))
-    if any(at in identifying for at in filled[1:]):
+def _is_totals(
+    cells: Sequence[str],
+    filled: Sequence[int],
+    identifying: Sequence[int],
+    money: Sequence[int],
+    markers: Sequence[str],
+) -> bool:
+    """Return whether the first filled cell is a totals marker, no other identifying one is filled, but money is.
+
+    A marker that stands alone in its row counts too: it has no content that could be lost. Where the contract has no
+    money there are no totals, and a customer called Total is a customer.
+    """
+    if not money or any(at in identifying for at in filled[1:]):
         return False
-    return any(words == marker or words.startswith(f"{marker} ") for marker in map(fold_words, contract.dialect.totals))
+    if len(filled) > 1 and not any(at in money for at in filled[1:]):
+        return False
+    words = fold_words(shown(cells[filled[0]]))
+    known = [marker for marker in map(fold_words, markers) if words == marker or words.startswith(f"{marker} ")]
+    return any(_says_no_name(words.removeprefix(marker).split(), alone=len(filled) == 1) for marker in known)
+
+
+def _says_no_name(words: Sequence[str], *, alone: bool) -> bool:
+    """Return whether the words behind a marker are numbers, dates or currencies: Total EUR, not Total Energies.
+
+    In a row that has nothing else, no word may stand behind it.
+    """
+    return not words or (not alone and all(word.isdigit() or word in _words_of_sums() for word in words))
+
+
+@lru_cache(maxsize=1)
+def _words_of_sums() -> frozenset[str]:
+    """Return the currencies and months, folded, that may stand behind a totals marker."""
+    months = {
+        fold(name)
+        for language in LANGUAGES
+        for width in ("wide", "abbreviated")
+        for context in ("format", "stand-alone")
+        for name in get_month_names(width, context, language).values()
+    }
+    return frozenset(spellings_of("iso4217")) | months | _MONEY_WORDS
 
 
 def _refuse_no_rows(raw: RawTable, contract: FeedContract) -> None:

@@ -67,7 +67,20 @@ def test_titles_blank_rows_and_totals_are_not_rows(write_workbook: WriteWorkbook
 
 
 @pytest.mark.parametrize(
-    "marker", ["Total", "ОБЩО:", "Razem PLN", "Sum", "Summa", "Grand total", "Totalt NOK", "Ogółem"]
+    "marker",
+    [
+        "Total",
+        "ОБЩО:",
+        "Razem PLN",
+        "Sum",
+        "Summa",
+        "Grand total",
+        "Totalt NOK",
+        "Ogółem",
+        "Total 31.01.2026",
+        "Suma (zł)",
+        "Sum januar 2026",
+    ],
 )
 def test_totals_markers_in_five_languages(write_text: WriteText, open_items: FeedContract, marker: str) -> None:
     """A totals row is recognised in every language, also with a currency behind the word."""
@@ -100,9 +113,25 @@ def test_the_empty_snapshot_must_say_zero(write_workbook: WriteWorkbook, open_it
 def test_an_empty_list_of_records_is_refused(write_workbook: WriteWorkbook) -> None:
     """Only a snapshot can say that there is nothing."""
     with pytest.raises(FileRefused, match="no row"):
-        read_table(
-            write_workbook([["Customer number", "Name", "Owner"], ["Total", "", 0]]), load_contract("organizations")
-        )
+        read_table(write_workbook([["Customer number", "Name", "Owner"]]), load_contract("organizations"))
+
+
+@pytest.mark.parametrize(
+    ("contract", "header", "rows"),
+    [
+        ("organizations", "Name,Customer number,Country", ["Total Energies Bulgaria EAD,,BG", "Sum Trading,,SE"]),
+        ("organizations", "Name,Customer number,Country", ["Total,,", "Sum EUR,,"]),
+        ("contacts", "Customer number,First name,Last name,Email", [",Total,Petersen,", ",Sum,,"]),
+        ("open_items", "Customer name," + COMMA(HEADER), ["Total Energies,,,,,10.00", "Sum Trading,,,,EUR,10.00"]),
+        ("open_items", "Customer name," + COMMA(HEADER), ["Total Energies,,,,,", "Sum EUR,,,2026-01-31,EUR,"]),
+    ],
+)
+def test_a_name_that_begins_like_a_total_is_a_row(
+    write_text: WriteText, contract: str, header: str, rows: list[str]
+) -> None:
+    """Without money in the row, or with more than a currency or a date behind the word, it is data and is counted."""
+    raw = read_table(write_text(header, *rows), load_contract(contract))
+    assert (len(raw.frame), raw.totals) == (len(rows), ())
 
 
 def test_headings_are_compared_by_letters_and_digits(write_text: WriteText, open_items: FeedContract) -> None:
