@@ -42,6 +42,7 @@ _OTHERS = {
 _SAVE_AS = "Open it in a spreadsheet program and save it as .xlsx, then send that file."
 _WITHOUT_PASSWORD = "Open it with its password, save it as .xlsx without one and send that file."
 _MONEY_WORDS = frozenset({"kr", "zl", "лв", "лева"})  # as they look once folded
+_LETTERS_SHOWN = 20
 _OLD_EXCEL = (b"\x09\x00", b"\x09\x02", b"\x09\x04", b"\x09\x08")
 
 
@@ -208,15 +209,46 @@ def _best_row(grid: Grid, contract: FeedContract, ranks: Mapping[str, tuple[str,
 
 
 def _choose(path: Path, grids: Sequence[Grid], contract: FeedContract) -> _Choice:
-    """Return the sheet or dialect, and the row in it, that matches the contract best; of equals the first."""
+    """Return the sheet or dialect, and the row in it, that matches the contract best; of equals the first.
+
+    Two sheets with rows are refused unless the contract names one: what stands in the other would count as settled.
+    """
     ranks = alias_ranks(contract)
     choices = [_best_row(grid, contract, ranks) for grid in grids]
     best = max(choices, key=lambda choice: choice.match.score)
     if best.match.missing or not best.match.positions:
         raise FileRefused(path.name, _header_reasons(best, contract), hint=_header_hint(contract))
+    best = _only_sheet_with_rows(path, choices, contract) or best
     if best.match.conflicts:
         raise FileRefused(path.name, best.match.conflicts, hint="Rename one of the headings and send the file again.")
     return best
+
+
+def _only_sheet_with_rows(path: Path, choices: Sequence[_Choice], contract: FeedContract) -> _Choice | None:
+    """Return the sheet that alone has a complete header and a row of data; None where there is no choice to make."""
+    # One word that is also a heading, as on a sheet of explanations, makes no rival of a header of several.
+    least = min(2, max(len(choice.match.positions) for choice in choices))
+    headed = [choice for choice in choices if choice.match.score[0] and len(choice.match.positions) >= least]
+    complete = [choice for choice in headed if choice.grid.sheet is not None]
+    if len(complete) < 2 or contract.dialect.sheet is not None or contract.dialect.sheet_pattern is not None:
+        return None
+    filled = [choice for choice in complete if _has_rows(choice, contract)]
+    if len(filled) > 1:
+        names = ", ".join(repr(choice.grid.sheet) for choice in filled)
+        raise FileRefused(
+            path.name,
+            [f"{len(filled)} visible sheets hold rows of {contract.name}, 1 is allowed: {names}"],
+            hint=f"Name the sheet with `sheet` or `sheetPattern` in a contract that extends {contract.name}, "
+            "or send a file with that sheet alone.",
+        )
+    return filled[0] if filled else None
+
+
+def _has_rows(choice: _Choice, contract: FeedContract) -> bool:
+    body = choice.grid.body(choice.header_row, len(choice.head[choice.header_row - 1]))
+    headings = [""] * len(body.columns)
+    keep, _, _ = _sift(body, choice.match.positions, headings, contract)
+    return bool(len(body.row_numbers)) if keep is None else bool(pc.any(keep).as_py())
 
 
 def _header_hint(contract: FeedContract) -> str:
@@ -237,9 +269,21 @@ def _header_reasons(best: _Choice, contract: FeedContract) -> list[str]:
         column = contract.column(name)
         known = ", ".join(dict.fromkeys((column.heading, *column.aliases[:4])))
         reasons.append(f"required column {name} not found (known as {known}, …)")
-    seen = ", ".join(repr(_clean(cell)) for cell in best.head[best.header_row - 1] if _clean(cell))
     sheet = f" of sheet {best.grid.sheet!r}" if best.grid.sheet else ""
-    return [*reasons, f"headings seen in row {best.header_row}{sheet}: {seen}"]
+    return [*reasons, f"headings seen in row {best.header_row}{sheet}: {_headings_seen(best, contract)}"]
+
+
+def _headings_seen(best: _Choice, contract: FeedContract) -> str:
+    """Return the headings that the contract knows, and of the others only where they stand.
+
+    In a file without a header the row is one of data, and what people are called must not come into a message.
+    """
+    ranks = alias_ranks(contract)
+    cells = {at: _clean(cell) for at, cell in enumerate(best.head[best.header_row - 1], start=1) if _clean(cell)}
+    known = [repr(text) for text in cells.values() if fold(text) in ranks]
+    others = [letter(at) for at, text in cells.items() if fold(text) not in ranks]
+    more = [f"{len(others)} unknown in column {', '.join(others[:_LETTERS_SHOWN])}"] if others else []
+    return ", ".join(known + more) + (", …" if len(others) > _LETTERS_SHOWN else "")
 
 
 def _clean(cell: str) -> str:

@@ -172,19 +172,46 @@ def test_missing_columns_are_named_all_at_once(write_text: WriteText, open_items
     assert error.value.hint
 
 
-def test_hidden_sheets_are_skipped_and_the_best_visible_one_is_taken(
+def test_hidden_sheets_are_skipped_and_of_several_visible_ones_the_contract_names_one(
     write_workbook: WriteWorkbook, open_items: FeedContract, extend: Extend
 ) -> None:
-    """The visible sheet that matches best is read, or the one that the contract names, counts or describes."""
+    """Of two sheets with rows neither is guessed; the contract names, counts or describes the one to read."""
     old = [HEADER, ("OLD", *ROW[1:])]
     sheets = {"Secret": old, "Read me": [["Hello"]], "March": [HEADER, ROW], "April": [HEADER, ("C9", *ROW[1:])]}
     path = write_workbook(sheets, hidden=["Secret"])
-    assert read_table(path, open_items).sheet == "March"
+    with pytest.raises(
+        FileRefused, match="2 visible sheets hold rows of open_items, 1 is allowed: 'March', 'April'"
+    ) as refused:
+        read_table(path, open_items)
+    assert "`sheet` or `sheetPattern`" in str(refused.value.hint)
     assert read_table(path, extend("open_items", dialect={"sheet": "april"})).sheet == "April"
     assert read_table(path, extend("open_items", dialect={"sheet": 3})).sheet == "April"
     assert read_table(path, extend("open_items", dialect={"sheetPattern": "^Ap"})).sheet == "April"
     with pytest.raises(FileRefused, match=r"no visible sheet 'Secret'; visible sheets: 'Read me', 'March', 'April'"):
         read_table(path, extend("open_items", dialect={"sheet": "Secret"}))
+
+
+def test_the_one_sheet_with_rows_is_read(write_workbook: WriteWorkbook, open_items: FeedContract) -> None:
+    """Sheets with the header alone, or with totals and blanks alone, and hidden ones leave no choice to make."""
+    more = (*HEADER, "Customer name")
+    sheets = {
+        "Empty": [more],
+        "Summed": [HEADER, [], ["Total", "", "", "", 0]],
+        "Rows": [HEADER, ROW],
+        "Old": [HEADER, ("OLD", *ROW[1:])],
+    }
+    raw = read_table(write_workbook(sheets, hidden=["Old"]), open_items)
+    assert (raw.sheet, column(raw, "customer_number")) == ("Rows", ["C1"])
+
+
+def test_a_file_without_a_header_shows_none_of_its_content(write_text: WriteText) -> None:
+    """Where the row taken for a header is one of data, known headings are named and of the rest the column letters."""
+    path = write_text("Email;Anna Nowak;+48 600 700 800;anna@example.com")
+    with pytest.raises(FileRefused) as error:
+        read_table(path, load_contract("contacts"))
+    text = "\n".join(error.value.reasons)
+    assert "headings seen in row 1: 'Email', 3 unknown in column B, C, D" in text
+    assert not any(part in text for part in ("Anna", "600", "example.com"))
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "windows-1251"])
