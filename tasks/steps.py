@@ -195,8 +195,10 @@ def guarded(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
 
     # Prefect reads types from the wrapper; as text they would be looked up in this module instead of the function's.
-    call.__annotations__ = inspect.get_annotations(function, eval_str=True)
-    call.__signature__ = inspect.signature(function, eval_str=True)  # type: ignore[attr-defined]
+    # A function made inside another may use types that only that one knows; those stay text.
+    with suppress(NameError):
+        call.__annotations__ = inspect.get_annotations(function, eval_str=True)
+        call.__signature__ = inspect.signature(function, eval_str=True)  # type: ignore[attr-defined]
     return call
 
 

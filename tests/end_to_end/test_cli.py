@@ -479,8 +479,8 @@ def test_an_interrupt_ends_quietly_with_130(home: Path) -> None:
 
 
 def _await_run(connection: Connection, process_id: int) -> None:
-    """Wait until that process has a run in the ledger, a minute and a half at most."""
-    for _ in range(900):
+    """Wait until that process has a run in the ledger, three minutes at most."""
+    for _ in range(1800):
         if connection.scalar(text("select 1 from ops.run_ledger where process_id = :pid"), {"pid": process_id}):
             return
         time.sleep(0.1)

@@ -35,7 +35,7 @@ SHOWN = {
     "import open_items_mine.csv": ("open_items_mine.csv",),
     "report open-invoices --customer 77001": ("2,500.00",),
     "quarantine list --file": ("31.11.2026",),
-    "status": ("open_items", "payment_sync"),
+    "kontor status": ("open_items", "payment_sync"),
 }
 
 
