@@ -324,9 +324,6 @@ def _part_of(raw: RawTable, row_numbers: Sequence[int]) -> str:
     values = sorted({value for value in shown_array(cells.unique()).to_pylist() if value})
     return f" of {' '.join(raw.columns['currency'].split())} {values[0]}" if len(values) == 1 else ""
 
-    found = pa.array(raw.frame.loc[rows, "currency"])
-    return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
-
 
 def _strange_customers(connection: Connection, staged: StagedFile) -> list[Any]:
     """Rows whose customer nobody knows, but for zeros in front."""
