@@ -368,6 +368,7 @@ def test_prefects_log_is_in_a_file_and_on_the_terminal_only_with_verbose(home: P
 def test_a_flow_that_runs_already_ends_with_3(home: Path) -> None:
     """While another run holds the flow's lock the command is refused, says so, and changes nothing."""
     with engine_for(Settings(home=home)).connect() as holder:
+        holder.detach()  # a session that went back to the pool would keep the lock
         holder.execute(text("select pg_advisory_lock(hashtext('kontor flow payment_sync'))"))
         done = kontor(home, "run", "payment_sync")
         assert done.returncode == 3
