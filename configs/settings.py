@@ -26,6 +26,13 @@ def _known_time_zone(name: str) -> str:
     return name
 
 
+def _known_mail_mode(mode: str) -> str:
+    address = mode.removeprefix("redirect:")
+    if mode in ("hold", "live") or (address != mode and "@" in address):
+        return mode
+    raise ValueError(f"{mode!r} is not a mail mode; expected hold, live or redirect:<address>")
+
+
 class Settings(BaseSettings):
     """What an operator may set; every field is the variable ``KONTOR_<FIELD>``."""
 
@@ -46,6 +53,17 @@ class Settings(BaseSettings):
     start_timeout_seconds: float = Field(
         default=120.0, gt=0, le=86_400, description="How long to wait for the embedded database to start or recover."
     )
+
+    mail_mode: Annotated[str, AfterValidator(_known_mail_mode)] = Field(
+        default="hold",
+        description="hold: write each mail as a file and send none; redirect:<address>: send all to it; live: send.",
+    )
+    smtp_url: SecretStr | None = Field(
+        default=None, description="smtp://user:password@host:587 (STARTTLS, verified) or smtps://host:465."
+    )
+    mail_from: str | None = Field(default=None, description="Who mails come from: Name <address>.")
+    finance_emails: str = Field(default="", description="Who receives finance's reports; several with commas.")
+    engineer_emails: str = Field(default="", description="Who receives alerts about runs; several with commas.")
 
     @field_validator("home", "inbox")
     @classmethod

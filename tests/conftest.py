@@ -33,7 +33,8 @@ settings.load_profile("kontor")
 CAMPAIGN_FACTOR = int(os.environ.get("KONTOR_CAMPAIGN_FACTOR", "1"))
 
 FOLDERS = ("unit", "database", "end_to_end", "fault", "structure", "benchmarks")
-KEPT = {"ops.installation", "ops.alembic_version", "rules.payer_class", "rules.quality_threshold"}
+SEEDED = {f"rules.{path.stem}" for path in (PROJECT_ROOT / "configs" / "rules").glob("*.csv")}
+KEPT = {"ops.installation", "ops.alembic_version"} | SEEDED
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -100,7 +101,7 @@ def empty_database(prepared: Settings) -> None:
         tables = connection.scalars(
             text(
                 "select schemaname || '.' || tablename from pg_tables"
-                " where schemaname in ('crm', 'landing', 'ops', 'rules')"
+                " where schemaname in ('crm', 'landing', 'ops', 'rules', 'outbox')"
             )
         )
         emptied = sorted(set(tables) - KEPT)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import MetaData
 
-SCHEMAS = ("crm", "landing", "rules", "ops", "report")
+SCHEMAS = ("crm", "landing", "rules", "outbox", "ops", "report")
 
 metadata = MetaData(
     naming_convention={

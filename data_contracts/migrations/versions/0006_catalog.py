@@ -1,0 +1,20 @@
+"""Products, prices and stock.
+
+Locks: none yet.
+Interrupted: everything runs in one transaction, so an aborted run leaves nothing.
+"""
+
+from __future__ import annotations
+
+revision = "0006"
+down_revision = "0005"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Create the tables."""
+
+
+def downgrade() -> None:
+    """Drop the tables."""

@@ -1,0 +1,1 @@
+"""Re-running past periods, window by window."""

@@ -1,0 +1,1 @@
+"""Backups, the proof that they restore, and the way back."""
