@@ -32,3 +32,74 @@ from (values ('strict', 'green'), ('hesitant', 'yellow'), ('disloyal', 'red'), (
     as c (payer_class, colour)
 left join report.payer_classes p on p.payer_class = c.payer_class
 group by c.payer_class, c.colour;
+
+-- The lines of the status. Every area of Kontor has a view report.status_<area> with these five columns, and
+-- report.status_lines puts all of them together, whichever there are: a new area is a new view and nothing else.
+--   area          one or two words for what it is about
+--   colour        green: as it should be; yellow: look at it today; red: act now; grey: nothing to judge yet
+--   headline      what is so, in a few words, without a person's name
+--   reason        why it has this colour: what was measured and what is expected
+--   next_command  what to run next; null where nothing is to be done
+
+create or replace view report.status_feeds as
+select 'feeds' as area, f.colour,
+       f.feed || ' of ' || f.source || case f.freshness when 'never' then ' has never been taken in'
+           else ' is ' || f.freshness end as headline,
+       case f.freshness when 'never' then 'every file of it was refused'
+           else 'newest day ' || f.newest_as_of || ', ' || f.age_days || case f.age_days when 1 then ' day' else ' days' end
+                || ' old; fresh through ' || f.fresh_days || ', late through ' || f.late_days || ' days' end as reason,
+       case when f.freshness = 'never' then 'kontor report feed-files'
+            when f.colour <> 'green' then 'kontor import FILE --contract ' || f.feed end as next_command
+from report.feed_freshness f
+union all
+select 'feeds', 'grey', 'nothing has come in yet', 'no file was ever taken in', 'kontor demo'
+where not exists (select from landing.feed_files);
+
+-- A refusal is red until something newer of the same sender was taken in, and is told for a month after that.
+create or replace view report.status_refused_files as
+select 'files' as area, case when bool_or(f.pending) then 'red' else 'yellow' end as colour,
+       count(*) || case count(*) when 1 then ' file of ' else ' files of ' end || f.source || ' refused' as headline,
+       f.feed || case when bool_or(f.pending) then ': nothing newer of it was taken in since '
+                      else ': newer ones were taken in since ' end
+           || to_char(max(f.received_at) at time zone 'UTC', 'YYYY-MM-DD HH24:MI') || ' UTC' as reason,
+       'kontor report feed-files' as next_command
+from (
+    select r.feed, r.source, r.received_at, not exists (
+               select from landing.feed_files a
+               where a.feed = r.feed and a.source = r.source and a.state = 'applied' and a.received_at > r.received_at
+           ) as pending
+    from landing.feed_files r where r.state = 'refused') f
+where f.pending or f.received_at > now() - interval '31 days'
+group by f.feed, f.source;
+
+create or replace view report.status_quarantine as
+select 'quarantine' as area,
+       case when count(*) = 0 then 'green' when min(q.quarantined_at) < now() - interval '31 days' then 'red'
+            else 'yellow' end as colour,
+       case count(*) when 0 then 'no row waits in quarantine' when 1 then '1 row waits in quarantine'
+            else count(*) || ' rows wait in quarantine' end as headline,
+       case count(*) when 0 then 'every row that came in could be read'
+            else 'the oldest since ' || to_char(min(q.quarantined_at) at time zone 'UTC', 'YYYY-MM-DD') || '; none should wait a month' end
+           as reason,
+       case when count(*) > 0 then 'kontor quarantine list' end as next_command
+from landing.quarantined_rows q
+where q.state = 'open';
+
+-- The newest run of every flow that was meant; a trial says nothing about how Kontor is doing.
+create or replace view report.status_runs as
+select 'runs' as area,
+       case when r.state in ('done', 'running') then 'green' when r.state = 'partly_done' then 'yellow' else 'red' end
+           as colour,
+       r.flow || case r.state when 'done' then ' ended well' when 'running' then ' is running'
+           when 'partly_done' then ' did a part of its work' when 'abandoned' then ' died without a word'
+           else ' failed' end as headline,
+       'run ' || r.run_id || ' as of ' || r.as_of
+           || case when r.ended_at is null then ', since ' || to_char(r.started_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI')
+                   else ', ended ' || to_char(r.ended_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI') end || ' UTC'
+           || case when r.state in ('done', 'running') then '' else coalesce(', ' || r.error_code, '')
+                   || '; docs/runbooks/' || r.flow || '.md' end as reason,
+       case when r.state not in ('done', 'running') then 'kontor report runs' end as next_command
+from (
+    select distinct on (l.flow) l.flow, l.run_id, l.as_of, l.state, l.started_at, l.ended_at, l.error_code
+    from report.runs l where not l.dry_run
+    order by l.flow, l.run_id desc) r;

@@ -89,7 +89,7 @@ def deliver(
     if chosen is Format.table and to is None:
         _print(found)
     else:
-        _write(_rendered(found, chosen), to)
+        write_out(_rendered(found, chosen), to)
 
 
 def on_database(read: Callable[[Connection], T]) -> T:
@@ -130,15 +130,16 @@ def _print(found: Report) -> None:
 
 
 def _rendered(found: Report, form: Format) -> bytes:
-    from tasks.reports import formats
-
     if form is Format.xlsx:
         from tasks.reports.workbook import as_workbook
 
         return as_workbook(found, now=datetime.now(UTC))
     if form is Format.table:
         return _plain(found).encode()
-    render = {Format.csv: formats.as_csv, Format.json: formats.as_json, Format.html: formats.as_html}[form]
+    from tasks.reports.formats import as_csv, as_json
+    from tasks.reports.pages import as_html
+
+    render = {Format.csv: as_csv, Format.json: as_json, Format.html: as_html}[form]
     return render(found).encode()
 
 
@@ -154,7 +155,7 @@ def _plain(found: Report) -> str:
     return text.getvalue()
 
 
-def _write(content: bytes, to: Path | None) -> None:
+def write_out(content: bytes, to: Path | None) -> None:
     """Print the content, or put it into the file in one move: a reader never sees half of it."""
     import sys
 

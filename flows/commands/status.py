@@ -1,25 +1,32 @@
-"""`kontor status`: at a glance whether every feed is fresh, every run healthy, every row accounted for."""
+"""`kontor status`: on one screen whether every feed is fresh, every run healthy, every row accounted for."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
-from flows.commands.reading import on_database
-from flows.commands.screen import AsList, ListFormat, out
+import typer
+
+from flows.commands.reading import on_database, write_out
+from flows.commands.screen import out
 
 if TYPE_CHECKING:
     from rich.text import Text
     from sqlalchemy import Connection
 
     from tasks.reports.rows import Column, Report
+    from tasks.reports.status import StatusLine
 
 LAST_RUNS = 8
 MOST_LINES = 12
 
 # Section of the status → the view behind it.
 SECTIONS: Mapping[str, str] = {
+    "lines": "status_lines",
     "feeds": "feed_freshness",
     "runs": "runs",
     "quarantine": "quarantine_counts",
@@ -28,18 +35,31 @@ SECTIONS: Mapping[str, str] = {
 }
 
 
-def status(form: AsList = ListFormat.table) -> None:
-    """Show how fresh each feed is, the last runs, what waits in quarantine, payer classes, and refused files."""
+class StatusFormat(StrEnum):
+    """How the status is printed."""
+
+    table = "table"
+    json = "json"
+    html = "html"
+
+
+def status(
+    form: Annotated[
+        StatusFormat | None, typer.Option("--format", help="table for people, json for scripts, html for a page.")
+    ] = None,
+    to: Annotated[Path | None, typer.Option("--out", help="Write to this file.", dir_okay=False)] = None,
+) -> None:
+    """Show how Kontor is doing: every area green, yellow or red, why, and what to run next; then feeds, last runs, what
+    waits in quarantine, payer classes and refused files.
+    """
     found = on_database(_read)
-    if form is ListFormat.json:
-        out().file.write(json.dumps(_as_json(found), ensure_ascii=False, indent=2) + "\n")
-        return
-    _print_feeds(found["feeds"])
-    _print_section("Last runs", found["runs"], ("flow", "as_of", "state", "started_at", "duration_seconds", "counts"))
-    _print_section("In quarantine", found["quarantine"], ("file_name", "as_of", "code", "rows"))
-    _print_section("Payer classes", found["payer_classes"], ("payer_class", "customers"))
-    _print_section("Refused files", found["refused_files"], ("file_name", "contract", "received_at", "refusal"))
-    _print_next(found)
+    chosen = form or (StatusFormat.html if to is not None and to.suffix.lower() == ".html" else StatusFormat.table)
+    if chosen is StatusFormat.json:
+        write_out((json.dumps(_as_json(found), ensure_ascii=False, indent=2) + "\n").encode(), to)
+    elif chosen is StatusFormat.html or to is not None:
+        write_out(_as_page(found).encode(), to)
+    else:
+        _print(found)
 
 
 def _read(connection: Connection) -> dict[str, Report]:
@@ -53,44 +73,72 @@ def _read(connection: Connection) -> dict[str, Report]:
 
 
 def _as_json(found: Mapping[str, Report]) -> dict[str, list[dict[str, object]]]:
-    from tasks.reports.freshness import judge_age
     from tasks.reports.rows import json_rows
 
-    sections = {name: json_rows(report) for name, report in found.items()}
-    for row in sections["feeds"]:
-        age = row["age_days"]
-        row["freshness"] = judge_age(str(row["feed"]), age if isinstance(age, int) else None).word
-    return sections
+    return {name: json_rows(report) for name, report in found.items()}
+
+
+def _as_page(found: Mapping[str, Report]) -> str:
+    from tasks.reports.status import lines_of, status_page
+
+    titles = {
+        "runs": "Last runs",
+        "feeds": "Feeds",
+        "payer_classes": "Payer classes",
+        "quarantine": "In quarantine",
+        "refused_files": "Refused files",
+    }
+    sections = {title: found[name] for name, title in titles.items()}
+    return status_page(lines_of(found["lines"]), sections, now=datetime.now(UTC))
+
+
+def _print(found: Mapping[str, Report]) -> None:
+    from tasks.reports.status import lines_of
+
+    lines = lines_of(found["lines"])
+    _print_lines(lines)
+    _print_feeds(found["feeds"])
+    _print_section("Last runs", found["runs"], ("flow", "as_of", "state", "started_at", "duration_seconds", "counts"))
+    _print_section("In quarantine", found["quarantine"], ("file_name", "as_of", "code", "rows"))
+    _print_section("Payer classes", found["payer_classes"], ("payer_class", "customers"))
+    _print_section("Refused files", found["refused_files"], ("file_name", "contract", "received_at", "refusal"))
+    _print_next(found, lines)
+
+
+def _print_lines(lines: Sequence[StatusLine]) -> None:
+    """The verdict, then one line for each thing that is judged; the reason stands below what is not as it should be."""
+    from rich.text import Text
+
+    from tasks.reports.status import verdict, worst_colour
+    from tasks.reports.terminal import COLOURS
+
+    console = out()
+    console.print(Text.assemble(("● ", COLOURS[worst_colour(lines)]), (f"Kontor is {verdict(lines)}", "bold")))
+    console.print()
+    area_width = max((len(line.area) for line in lines), default=0)
+    for line in lines:
+        dot = Text.assemble(("● ", COLOURS.get(line.colour, "")), f"{line.colour:<6}  {line.area:<{area_width}}  ")
+        console.print(Text.assemble(dot, line.headline))
+        if line.colour in ("red", "yellow"):
+            console.print(Text(f"  {'':<6}  {'':<{area_width}}  {line.reason}", style="dim"))
 
 
 def _print_feeds(feeds: Report) -> None:
-    from tasks.reports.freshness import judge_age
-    from tasks.reports.terminal import freshness_text, print_table
+    from tasks.reports.terminal import coloured, print_table
 
-    console = out()
-    console.print("Feeds", style="bold")
     if not feeds.rows:
-        console.print("Nothing has come in yet.")
         return
+    out().print("\nFeeds", style="bold")
     rows: list[list[Text | str]] = []
     for record in feeds.records():
-        age = record["age_days"] if isinstance(record["age_days"], int) else None
+        age = record["age_days"]
         days = "never" if age is None else f"{age} day{'' if age == 1 else 's'}"
-        word = freshness_text(judge_age(str(record["feed"]), age))
-        newest = str(record["newest_as_of"] or "–")
-        rows.append(
-            [
-                str(record["feed"]),
-                str(record["source"]),
-                newest,
-                days,
-                word,
-                str(record["files"]),
-                str(record["refused"]),
-            ]
-        )
+        word = coloured(str(record["freshness"]), str(record["colour"]))
+        newest, files, refused = (str(record[name] or 0) for name in ("newest_as_of", "files", "refused"))
+        names = str(record["feed"]), str(record["source"]), newest if record["newest_as_of"] else "–"
+        rows.append([*names, days, word, files, refused])
     headings = ["feed", "source", "newest day", "age", "freshness", "files", "refused"]
-    print_table(console, headings, rows, [False, False, False, True, False, True, True])
+    print_table(out(), headings, rows, [False, False, False, True, False, True, True])
 
 
 def _print_section(title: str, report: Report, names: Sequence[str]) -> None:
@@ -125,18 +173,15 @@ def _cell(column: Column, record: Mapping[str, object]) -> Text | str:
     return cell_of(column, value, None)
 
 
-def _print_next(found: Mapping[str, Report]) -> None:
-    """Suggest what to look at, most pressing first."""
-    lines = []
+def _print_next(found: Mapping[str, Report], lines: Sequence[StatusLine]) -> None:
+    """What to run next, most pressing first, each command once."""
+    suggested = {line.next_command: line.headline for line in reversed(lines) if line.next_command}
+    commands = list(reversed(suggested.items()))
     if not found["feeds"].rows:
-        lines.append("kontor demo                       see it all on a made-up company")
-        lines.append("kontor import FILE                take a first file in")
-    if found["refused_files"].rows:
-        lines.append("kontor report feed-files          every file and why it was refused")
-    if found["quarantine"].rows:
-        lines.append("kontor quarantine list            the rows that could not be used, cell by cell")
-    if found["feeds"].rows:
-        lines.append("kontor report overdue-invoices    who is late")
+        commands.append(("kontor import FILE", "take a first file in"))
+    else:
+        commands.append(("kontor report overdue-invoices", "who is late"))
+    width = max(len(command) for command, _ in commands) + 3
     out().print("\nNext", style="bold")
-    for line in lines:
-        out().print(f"  {line}")
+    for command, meaning in commands:
+        out().print(f"  {command:<{width}}{meaning}")

@@ -77,6 +77,11 @@ READINGS: Mapping[str, Reading] = {
         ),
     ),
     "feed_freshness": Reading("How fresh each feed is", "feed, source"),
+    "status_lines": Reading(
+        "How Kontor is doing, worst first",
+        "rank, area, headline",
+        ("colour", "area", "headline", "reason", "next_command"),
+    ),
     "organization_card": Reading("Everything about one customer", "customer_number"),
     "runs": Reading(
         "Runs",

@@ -1,17 +1,15 @@
-"""A report as CSV, JSON or one self-contained HTML page. Pure: text in memory, nothing read, nothing written."""
+"""A report as CSV or JSON, and its cells as a person reads them. Pure: nothing read, nothing written."""
 
 from __future__ import annotations
 
 import csv
-import html
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
 
-from tasks.artifacts import PAYER_COLOURS, cell_text, money
-from tasks.reports.catalogue import reading_of
-from tasks.reports.rows import Column, Report, currency_of, json_rows, json_value, printable, totals_by_currency
+from tasks.artifacts import cell_text, money
+from tasks.reports.rows import Column, Report, currency_of, json_rows, json_value, printable
 
 # A spreadsheet takes a cell that begins so for a formula, also when it opens a CSV file.
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
@@ -73,58 +71,3 @@ def shown(column: Column, value: object, currency: str | None) -> str:
 def is_numeric(column: Column) -> bool:
     """Whether the column's cells stand at the right."""
     return column.kind in ("money", "integer")
-
-
-_STYLE = """
-body{font:15px/1.45 system-ui,sans-serif;margin:2rem;color:#1c2430;background:#fff}
-h1{font-size:1.4rem;margin:0 0 .2rem}p{margin:.2rem 0 1rem;color:#566}
-table{border-collapse:collapse;width:100%}th,td{padding:.35rem .6rem;text-align:left;vertical-align:top}
-th{position:sticky;top:0;background:#f1f3f6;border-bottom:2px solid #c9ced6}td{border-bottom:1px solid #e6e9ee}
-.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
-tr:nth-child(even) td{background:#fafbfc}tfoot td{font-weight:600;border-top:2px solid #c9ced6;background:#fff}
-.strict{color:#116329}.hesitant{color:#7a4d00}.disloyal{color:#a40e26}.unrated{color:#57606a}
-@media print{body{margin:0}th{position:static}}
-""".replace("\n", "")
-
-
-def as_html(report: Report) -> str:
-    """One page that needs nothing from outside: no script, no font, no picture, no link."""
-    title = html.escape(reading_of(report.name).title)
-    day = f"as of {report.as_of}" if report.as_of else "as things stand now"
-    size = f"{len(report.rows):,} row{'' if len(report.rows) == 1 else 's'}"
-    size += " (more were left out)" if report.more else ""
-    head = "".join(f'<th scope="col"{_class(c)}>{html.escape(_heading(c))}</th>' for c in report.columns)
-    body = "\n".join(_html_row(report, record) for record in report.records())
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
-        f'<meta name="viewport" content="width=device-width">\n<title>{title}</title>\n<style>{_STYLE}</style>\n'
-        f"</head>\n<body>\n<h1>{title}</h1>\n<p>{day} · {size}{_html_totals(report)}</p>\n"
-        f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>\n</body>\n</html>\n"
-    )
-
-
-def _html_row(report: Report, record: Mapping[str, object]) -> str:
-    currency = currency_of(record)
-    cells = [_html_cell(column, record[column.name], currency) for column in report.columns]
-    return f"<tr>{''.join(cells)}</tr>"
-
-
-def _html_cell(column: Column, value: object, currency: str | None) -> str:
-    if column.name == "payer_class" and isinstance(value, str) and value in PAYER_COLOURS:
-        return f'<td class="{value}">● {value} ({PAYER_COLOURS[value][1]})</td>'
-    return f"<td{_class(column)}>{html.escape(shown(column, value, currency))}</td>"
-
-
-def _class(column: Column) -> str:
-    return ' class="n"' if is_numeric(column) else ""
-
-
-def _heading(column: Column) -> str:
-    return column.name.replace("_", " ")
-
-
-def _html_totals(report: Report) -> str:
-    column = reading_of(report.name).total
-    totals = totals_by_currency(report, column) if column else {}
-    return "".join(f" · {html.escape(money(amount, currency))}" for currency, amount in totals.items())

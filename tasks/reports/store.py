@@ -30,8 +30,8 @@ class _Source:
 
 
 def list_reports(connection: Connection) -> list[str]:
-    """The names of the reports there are: the views of schema ``report``, by name."""
-    return list(connection.scalars(text("select viewname from pg_views where schemaname = 'report' order by viewname")))
+    """The names of the reports there are: the views of schema ``report``, by name; parts of the status are left out."""
+    return list(connection.scalars(text(_VIEWS)))
 
 
 def read_report(
@@ -117,6 +117,11 @@ def _statement(
         f"{' limit :limit' if limit is not None else ''}"
     )
 
+
+_VIEWS = """
+select viewname from pg_views
+where schemaname = 'report' and (viewname not like 'status\\_%' or viewname = 'status_lines') order by viewname
+"""
 
 _COLUMNS = """
 select column_name from information_schema.columns

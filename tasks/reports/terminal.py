@@ -14,7 +14,6 @@ from rich.text import Text
 from tasks.artifacts import PAYER_COLOURS, cell_text, money
 from tasks.reports.catalogue import reading_of
 from tasks.reports.formats import is_numeric, shown
-from tasks.reports.freshness import Judgement
 from tasks.reports.rows import Column, Report, currency_of, json_value, printable, totals_by_currency
 
 COLOURS = {"green": "green", "yellow": "yellow", "red": "red", "grey": "bright_black"}
@@ -36,9 +35,9 @@ def state_text(state: str) -> Text:
     return Text(state, style=_STATE_COLOURS.get(state, ""))
 
 
-def freshness_text(judgement: Judgement) -> Text:
-    """A feed's freshness in a word and its colour, with the colour's name."""
-    return Text.assemble(("● ", COLOURS[judgement.colour]), f"{judgement.word} ({judgement.colour})")
+def coloured(word: str, colour: str) -> Text:
+    """A word behind a dot in its colour, with the colour's name."""
+    return Text.assemble(("● ", COLOURS.get(colour, "")), f"{word} ({colour})")
 
 
 def cell_of(column: Column, value: object, currency: str | None) -> Text:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import json
 import os
@@ -245,12 +246,15 @@ def test_quarantine_lists_cells_and_reasons_and_can_be_narrowed(home: Path) -> N
 # --- status -----------------------------------------------------------------------------------------------------------
 
 
-def test_status_holds_feeds_runs_quarantine_classes_and_refusals(home: Path) -> None:
-    """The status as JSON has five sections; a feed has its age and a word for it; the classes are all four."""
+def test_status_holds_lines_feeds_runs_quarantine_classes_and_refusals(home: Path) -> None:
+    """The status as JSON has six sections; a feed has its age and a word for it; the classes are all four."""
     done = look(home, "status", "--format", "json")
     assert done.returncode == 0
     found = json.loads(done.stdout)
-    assert list(found) == ["feeds", "runs", "quarantine", "payer_classes", "refused_files"]
+    assert list(found) == ["lines", "feeds", "runs", "quarantine", "payer_classes", "refused_files"]
+    assert {"feeds", "runs", "quarantine"} <= {row["area"] for row in found["lines"]}
+    assert [row["rank"] for row in found["lines"]] == sorted(row["rank"] for row in found["lines"])
+    assert all(row["next_command"] for row in found["lines"] if row["colour"] in ("yellow", "red"))
     assert {row["feed"] for row in found["feeds"]} == {"organizations", "contacts", "open_items", "settled_items"}
     assert {row["freshness"] for row in found["feeds"]} <= {"fresh", "late", "stale"}
     assert {row["payer_class"] for row in found["payer_classes"]} == {"strict", "hesitant", "disloyal", "unrated"}
@@ -264,6 +268,16 @@ def test_status_for_people_ends_with_what_to_do_next(home: Path) -> None:
     assert re.search(r"open_items +accounting +2026-11-16 +\d+ days? +● \w+ \(\w+\)", shown)
     assert "Next" in shown
     assert "kontor quarantine list" in shown
+
+
+def test_status_is_one_page_that_needs_nothing_from_outside(home: Path, tmp_path: Path) -> None:
+    """--out status.html writes the verdict, every line and the sections below them into one file."""
+    lines = json.loads(look(home, "status", "--format", "json").stdout)["lines"]
+    assert look(home, "status", "--out", str(tmp_path / "status.html")).returncode == 0
+    page = (tmp_path / "status.html").read_text("utf-8")
+    assert not re.search(r"<(script|link|iframe)|https?://|url\(|@import", page)
+    assert all(html.escape(str(line["headline"])) in page for line in lines)
+    assert 'class="banner' in page
 
 
 def test_a_run_that_was_killed_does_not_stand_as_running(home: Path) -> None:

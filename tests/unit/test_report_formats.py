@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from tasks.reports.formats import FORMULA_STARTS, as_csv, as_html, as_json, harmless
-from tasks.reports.freshness import judge_age
+from tasks.reports.formats import FORMULA_STARTS, as_csv, as_json, harmless
+from tasks.reports.pages import as_html
 from tasks.reports.rows import Column, Report, json_rows, money_text, printable, totals_by_currency
 from tasks.reports.terminal import print_report
 from tasks.reports.workbook import as_workbook
@@ -194,22 +194,3 @@ def test_sums_never_cross_currencies() -> None:
     report = _report(_row(), _row(currency="NOK"), _row())
     assert totals_by_currency(report, "open_amount") == {"EUR": Decimal("2469.0000"), "NOK": Decimal("1234.5000")}
     assert totals_by_currency(report, "no_such_column") == {}
-
-
-@pytest.mark.parametrize(
-    ("feed", "age", "word"),
-    [
-        ("open_items", 0, "fresh"),
-        ("open_items", 8, "fresh"),
-        ("open_items", 9, "late"),
-        ("open_items", 15, "late"),
-        ("open_items", 16, "stale"),
-        ("open_items", None, "never"),
-        ("contacts", 92, "fresh"),
-        ("contacts", 93, "late"),
-        ("contacts", 367, "stale"),
-    ],
-)
-def test_a_feeds_age_is_judged_by_its_rhythm(feed: str, age: int | None, word: str) -> None:
-    """A weekly ledger is late after a week and a day; master data come when they change."""
-    assert judge_age(feed, age).word == word
