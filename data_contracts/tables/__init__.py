@@ -1,6 +1,28 @@
 """All tables of Kontor's database; importing this package fills :data:`metadata`."""
 
-from data_contracts.tables import corrections, crm, history, landing, ops, rules
+from data_contracts.tables import (
+    corrections,
+    crm,
+    history,
+    landing,
+    ops,
+    outbox,
+    reminder_rules,
+    reminders,
+    rules,
+)
 from data_contracts.tables.base import SCHEMAS, metadata
 
-__all__ = ["SCHEMAS", "corrections", "crm", "history", "landing", "metadata", "ops", "rules"]
+__all__ = [
+    "SCHEMAS",
+    "corrections",
+    "crm",
+    "history",
+    "landing",
+    "metadata",
+    "ops",
+    "outbox",
+    "reminder_rules",
+    "reminders",
+    "rules",
+]
