@@ -7,7 +7,7 @@ have its own. Secrets are ``SecretStr`` and are not printed.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
@@ -64,6 +64,23 @@ class Settings(BaseSettings):
     mail_from: str | None = Field(default=None, description="Who mails come from: Name <address>.")
     finance_emails: str = Field(default="", description="Who receives finance's reports; several with commas.")
     engineer_emails: str = Field(default="", description="Who receives alerts about runs; several with commas.")
+
+    backup_engine: Literal["core", "pgbackrest"] = Field(
+        default="core", description="core: PostgreSQL's own programs, for the embedded database; pgbackrest: your own."
+    )
+    backup_target: SecretStr | None = Field(
+        default=None, description="Where backups go: a folder, s3://bucket/path, sftp://…; default KONTOR_HOME/backups."
+    )
+    backup_target_options: SecretStr = Field(
+        default=SecretStr("{}"), description="Options of the target's fsspec file system as JSON, such as its keys."
+    )
+    backup_identity: Path | None = Field(
+        default=None, description="File with the private age key, for checks and restores; default in KONTOR_HOME/keys."
+    )
+    backup_wal_limit_mb: int = Field(
+        default=4096, ge=64, description="How much WAL the server may keep for a receiver that is away, in MB."
+    )
+    backup_pgbackrest_config: Path | None = Field(default=None, description="pgBackRest's own configuration file.")
 
     @field_validator("home", "inbox")
     @classmethod

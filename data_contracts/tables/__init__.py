@@ -1,6 +1,7 @@
 """All tables of Kontor's database; importing this package fills :data:`metadata`."""
 
 from data_contracts.tables import (
+    backups,
     corrections,
     crm,
     history,
@@ -15,6 +16,7 @@ from data_contracts.tables.base import SCHEMAS, metadata
 
 __all__ = [
     "SCHEMAS",
+    "backups",
     "corrections",
     "crm",
     "history",

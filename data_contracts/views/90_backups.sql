@@ -1,0 +1,45 @@
+-- Backups, and what of them has been proven. A backup is good when its newest check passed, and not before.
+
+create or replace view report.backups as
+with newest_check as (
+    select distinct on (c.backup_id) c.*
+    from ops.restore_checks c
+    order by c.backup_id, c.checked_at desc, c.restore_check_id desc
+)
+select b.label, b.kind, b.base_label, b.engine, b.state,
+       b.state = 'done' and coalesce(c.state = 'passed', false) as good,
+       b.started_at, b.ended_at, round(extract(epoch from b.ended_at - b.started_at))::integer as duration_seconds,
+       b.point_at, b.source_bytes, b.stored_bytes,
+       b.stored_bytes - lag(b.stored_bytes) over (partition by b.kind order by b.started_at) as grown_bytes,
+       b.table_count, b.row_count, c.state as check_state, c.checked_at, c.restore_seconds, c.total_seconds,
+       c.planted, c.planted_caught, c.instant,
+       (select array_agg(f ->> 'name' order by n)
+        from jsonb_array_elements(c.findings) with ordinality as t (f, n) where not (f ->> 'passed')::boolean)
+           as failed_checks,
+       b.server_version, b.run_id, b.error_code
+from ops.backups b
+left join newest_check c on c.backup_id = b.backup_id;
+
+-- One row: how much would be lost, how long it would take, and whether anybody has looked.
+create or replace view report.backup_watch as
+with good as (
+    select b.* from report.backups b where b.good
+)
+select (select max(b.ended_at) from report.backups b where b.state = 'done') as last_backup_at,
+       (select max(g.checked_at) from good g) as last_verified_at,
+       extract(day from now() - (select max(g.checked_at) from good g))::integer as days_since_verified,
+       -- What a loss of the machine now would cost, counted from the newest point that a good backup holds.
+       round(extract(epoch from now() - (select max(g.point_at) from good g)))::bigint as rpo_seconds,
+       (select g.restore_seconds from good g order by g.checked_at desc limit 1) as rto_seconds,
+       (select round((regr_slope(g.restore_seconds::double precision,
+                                 extract(epoch from g.checked_at)::double precision / 86400))::numeric, 3)
+        from good g) as rto_seconds_per_day,
+       (select min(g.point_at) from good g) as window_from,
+       (select max(g.point_at) from good g) as window_to,
+       (select count(*) from good)::integer as good_backups,
+       (select sum(b.stored_bytes) from report.backups b where b.state = 'done')::bigint as stored_bytes,
+       p.silent_after_hours,
+       coalesce(now() - (select max(g.checked_at) from good g) > make_interval(hours => p.silent_after_hours), true)
+           as silent
+from rules.backup_policy p
+where p.valid @> ops.business_today();
