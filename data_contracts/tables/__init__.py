@@ -10,6 +10,7 @@ from data_contracts.tables import (
     outbox,
     reminder_rules,
     reminders,
+    retention,
     rules,
 )
 from data_contracts.tables.base import SCHEMAS, metadata
@@ -26,5 +27,6 @@ __all__ = [
     "outbox",
     "reminder_rules",
     "reminders",
+    "retention",
     "rules",
 ]

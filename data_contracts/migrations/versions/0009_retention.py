@@ -1,10 +1,14 @@
-"""Retention policies, holds and erasures.
+"""Retention: policies, legal holds, plans of what goes, erasure requests, the ledger's copy, and who took data out.
 
-Locks: none yet.
+Needed by retention_purge, `kontor erase` and the replay after a restore (tasks/erasures, tasks/retention).
+Locks: none beyond those of making new tables; grants on existing tables wait for nobody who reads or writes them.
 Interrupted: everything runs in one transaction, so an aborted run leaves nothing.
 """
 
 from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
 
 revision = "0009"
 down_revision = "0008"
@@ -13,8 +17,214 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Create the tables."""
+    """Create the tables, and let the role that erases do so where personal data stands."""
+    for statement in (*_TABLES, *_INDEXES, *_GRANTS):
+        op.execute(sa.text(statement.replace(":", r"\:")))
 
 
 def downgrade() -> None:
-    """Drop the tables."""
+    """Drop the tables; the ledger outside the database stays."""
+    for table in (
+        "ops.egress_log",
+        "ops.erased_subjects",
+        "ops.erasure_ledger",
+        "ops.erasure_requests",
+        "ops.retention_plan_items",
+        "ops.retention_plans",
+        "ops.legal_holds",
+        "rules.retention_policy",
+    ):
+        op.execute(f"drop table {table}")
+
+
+_TABLES = (
+    """
+create table rules.retention_policy (
+    retention_policy_id bigint generated always as identity,
+    rule_id text not null,
+    version integer not null,
+    position integer not null,
+    entity text not null,
+    country text not null default '*',
+    purpose text not null,
+    legal_basis text not null,
+    source text not null,
+    clock text not null,
+    period_months integer not null,
+    period_days integer not null default 0,
+    from_year_end boolean not null default false,
+    action text not null,
+    columns text,
+    owner text not null,
+    valid daterange not null,
+    author text not null,
+    reason text not null,
+    constraint retention_policy_pkey primary key (retention_policy_id),
+    constraint retention_policy_rule_id_version_key unique (rule_id, version),
+    constraint retention_policy_one_version exclude using gist (rule_id with =, valid with &&),
+    constraint retention_policy_one_position exclude using gist (position with =, valid with &&),
+    constraint retention_policy_country_check check (country = '*' or country ~ '^[A-Z]{2}$'),
+    constraint retention_policy_period_check
+        check (period_months between 0 and 1200 and period_days between 0 and 36500),
+    constraint retention_policy_action_check check (action in ('delete', 'anonymise', 'keep')),
+    constraint retention_policy_valid_not_empty_check check (not isempty(valid))
+)
+""",
+    """
+create table ops.legal_holds (
+    hold_id bigint generated always as identity,
+    reference uuid not null default gen_random_uuid(),
+    case_number text not null,
+    entity text not null,
+    subject uuid not null,
+    reason text not null,
+    author text not null,
+    placed_at timestamptz not null default now(),
+    review_on date not null,
+    released_at timestamptz,
+    released_by text,
+    release_reason text,
+    constraint legal_holds_pkey primary key (hold_id),
+    constraint legal_holds_reference_key unique (reference),
+    constraint legal_holds_entity_check check (entity in ('crm.organizations', 'crm.contacts')),
+    constraint legal_holds_released_check check (
+        (released_at is null) = (released_by is null) and (released_at is null) = (release_reason is null))
+)
+""",
+    """
+create table ops.retention_plans (
+    plan_id bigint generated always as identity,
+    run_id bigint not null,
+    as_of date not null,
+    policies_sha256 text not null,
+    state text not null default 'planned',
+    needs_approval boolean not null,
+    made_by text not null,
+    made_at timestamptz not null,
+    approved_by text,
+    approved_at timestamptz,
+    ended_at timestamptz,
+    constraint retention_plans_pkey primary key (plan_id),
+    constraint retention_plans_run_id_fkey foreign key (run_id) references ops.run_ledger (run_id) on delete cascade,
+    constraint retention_plans_state_check check (state in ('planned', 'approved', 'applying', 'applied', 'withdrawn')),
+    constraint retention_plans_approved_check check ((approved_by is null) = (approved_at is null)),
+    constraint retention_plans_second_person_check check (approved_by <> made_by)
+)
+""",
+    """
+create table ops.retention_plan_items (
+    plan_id bigint not null,
+    position integer not null,
+    rule_id text not null,
+    rule_version integer not null,
+    entity text not null,
+    action text not null,
+    strategy text not null,
+    horizon date not null,
+    stored bigint not null,
+    due bigint not null,
+    held bigint not null,
+    sample_ids bigint[] not null default '{}',
+    estimated_bytes bigint not null,
+    done bigint not null default 0,
+    reached bigint not null default 0,
+    ended_at timestamptz,
+    constraint retention_plan_items_pkey primary key (plan_id, position),
+    constraint retention_plan_items_plan_id_fkey foreign key (plan_id)
+        references ops.retention_plans (plan_id) on delete cascade,
+    constraint retention_plan_items_strategy_check check (strategy in ('keyset', 'pages')),
+    constraint retention_plan_items_counts_check check (least(stored, due, held, done, estimated_bytes) >= 0)
+)
+""",
+    """
+create table ops.erasure_requests (
+    request_id bigint generated always as identity,
+    reference uuid not null default gen_random_uuid(),
+    state text not null default 'open',
+    author text not null,
+    reason text not null,
+    received_at timestamptz not null,
+    found jsonb not null default '{}',
+    erased jsonb not null default '{}',
+    left_standing jsonb not null default '{}',
+    certificate text,
+    ended_at timestamptz,
+    constraint erasure_requests_pkey primary key (request_id),
+    constraint erasure_requests_reference_key unique (reference),
+    constraint erasure_requests_state_check check (state in ('open', 'erased', 'incomplete')),
+    constraint erasure_requests_ended_at_check check ((state = 'open') = (ended_at is null))
+)
+""",
+    """
+create table ops.erasure_ledger (
+    sequence bigint not null,
+    at timestamptz not null,
+    kind text not null,
+    entity text not null,
+    rule_id text not null,
+    rule_version integer not null,
+    reference text not null,
+    subjects integer not null,
+    line_sha256 text not null,
+    constraint erasure_ledger_pkey primary key (sequence),
+    constraint erasure_ledger_kind_check check (kind in ('erasure', 'request', 'void', 'hold', 'release'))
+)
+""",
+    """
+create table ops.erased_subjects (
+    erased_subject_id bigint generated always as identity,
+    sequence bigint not null,
+    entity text not null,
+    external_id uuid,
+    key_hash text,
+    address_hash text,
+    constraint erased_subjects_pkey primary key (erased_subject_id),
+    constraint erased_subjects_sequence_fkey foreign key (sequence)
+        references ops.erasure_ledger (sequence) on delete cascade
+)
+""",
+    """
+create table ops.egress_log (
+    egress_id bigint generated always as identity,
+    at timestamptz not null,
+    actor text not null,
+    what text not null,
+    format text not null,
+    row_count bigint not null,
+    personal_columns text[] not null,
+    constraint egress_log_pkey primary key (egress_id)
+)
+""",
+)
+
+_INDEXES = (
+    "create index legal_holds_standing_idx on ops.legal_holds (subject) where released_at is null",
+    "create index retention_plans_run_id_idx on ops.retention_plans (run_id)",
+    "create index erased_subjects_sequence_idx on ops.erased_subjects (sequence)",
+    "create index erased_subjects_key_hash_idx on ops.erased_subjects (key_hash)",
+    "create index erased_subjects_address_hash_idx on ops.erased_subjects (address_hash)",
+    "create index egress_log_at_idx on ops.egress_log (at)",
+)
+
+# Flows plan and read; what destroys, and the record of it, belong to kontor_retention alone.
+_GRANTS = (
+    (
+        "grant select on rules.retention_policy, ops.legal_holds, ops.retention_plans, ops.retention_plan_items,"
+        " ops.erasure_requests, ops.erasure_ledger, ops.erased_subjects, ops.egress_log"
+        " to kontor_flows, kontor_retention"
+    ),
+    "grant insert on ops.egress_log to kontor_flows, kontor_retention",
+    (
+        "grant insert, update on ops.legal_holds, ops.retention_plans, ops.retention_plan_items, ops.erasure_requests"
+        " to kontor_retention"
+    ),
+    "grant insert on ops.erasure_ledger, ops.erased_subjects to kontor_retention",
+    "grant delete on ops.erased_subjects, ops.retention_plans, ops.egress_log to kontor_retention",
+    # What other areas keep about people: schema outbox, and what ops and rules say of who did what.
+    "grant usage on schema outbox to kontor_retention",
+    "grant select, update, delete on all tables in schema outbox to kontor_retention",
+    "grant select on all tables in schema crm, landing, rules, ops to kontor_retention",
+    "grant update, delete on all tables in schema crm, landing to kontor_retention",
+    "grant update on ops.run_ledger to kontor_retention",
+    "grant delete on ops.payer_class_history to kontor_retention",
+)

@@ -1,0 +1,236 @@
+"""Letting people go from the database, and doing so again after a restore or a replay: as ``kontor_retention``.
+
+The order everywhere: the ledger outside the database first, on the disk; then, in one transaction, its copy, the rows
+and their history. Who dies in between has written a line for something that did not happen; the next run voids it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, text
+from sqlalchemy.dialects.postgresql import JSONB
+
+from tasks.erasures.identities import IDENTITIES, Identity, not_held
+from tasks.erasures.keys import ErasureKey
+from tasks.erasures.ledger_file import Entry, ErasureLedger, Line
+from tasks.history.store import erase_values
+
+# Placing a hold takes it alone, a batch that destroys shares it: a hold comes before a batch or after it, never amid.
+HOLD_LOCK = "hashtextextended('kontor holds', 0)"
+
+
+def hold_off_holds(connection: Connection) -> None:
+    """Let no hold be placed until this transaction ends; what stands by now is seen by every statement in it."""
+    connection.execute(text(f"select pg_advisory_xact_lock_shared({HOLD_LOCK})"))
+
+
+def let_go(connection: Connection, identity: Identity, ids: Sequence[int], *, delete: bool) -> dict[str, int]:
+    """Delete these records, or blank what is personal where something refers to them, and erase their history.
+
+    Held records are passed over, whatever was asked. Returns ``deleted``, ``anonymised`` and ``history`` (values).
+    """
+    if not ids:
+        return {"deleted": 0, "anonymised": 0, "history": 0}
+    bound = {"ids": list(ids)}
+    free = not_held(*identity.subjects)
+    deleted: Sequence[int] = ()
+    if delete:
+        deleted = connection.scalars(
+            text(_delete_statement(identity, _references(connection, identity), free)), bound
+        ).all()
+    anonymised = connection.scalars(text(_blank_statement(identity, free)), bound).all()
+    gone = [*deleted, *anonymised]
+    values = erase_values(connection, identity.table, gone, identity.history) if gone else 0
+    return {"deleted": len(deleted), "anonymised": len(anonymised), "history": values}
+
+
+def _delete_statement(identity: Identity, references: Sequence[tuple[str, str]], free: str) -> str:
+    alone = "".join(
+        f" and not exists (select from {child} c where c.{column} = r.{identity.key})" for child, column in references
+    )
+    return (
+        f"delete from {identity.entity} t using {identity.records}"
+        f" where t.{identity.key} = r.{identity.key} and r.{identity.key} = any(:ids){alone} and {free}"
+        f" returning t.{identity.key}"
+    )
+
+
+def _blank_statement(identity: Identity, free: str) -> str:
+    blanks = ", ".join(f"{name} = {blank}" for name, blank in identity.blanks.items())
+    return (
+        f"update {identity.entity} t set {blanks} from {identity.records}"
+        f" where t.{identity.key} = r.{identity.key} and r.{identity.key} = any(:ids) and {identity.differs} and {free}"
+        f" returning t.{identity.key}"
+    )
+
+
+def _references(connection: Connection, identity: Identity) -> list[tuple[str, str]]:
+    """Tables and columns that refer to this one and do not go along with it."""
+    rows = connection.execute(
+        text(
+            "select c.conrelid::regclass::text as child, a.attname as column_name from pg_constraint c"
+            " join pg_attribute a on a.attrelid = c.conrelid and a.attnum = c.conkey[1]"
+            " where c.contype = 'f' and c.confrelid = cast(:parent as regclass) and c.confdeltype <> 'c' order by 1, 2"
+        ),
+        {"parent": identity.entity},
+    ).all()
+    return [(row.child, row.column_name) for row in rows]
+
+
+# --- the database's copy of the ledger ----------------------------------------------------------------------------
+
+
+def mirror(connection: Connection, lines: Iterable[Line]) -> int:
+    """Copy these lines into the database where they are missing, requests with their subjects; returns how many."""
+    rows = [_mirrored(line) for line in lines]
+    if not rows:
+        return 0
+    new = connection.scalars(text(_MIRROR).bindparams(bindparam("rows", type_=JSONB)), {"rows": rows}).all()
+    connection.execute(
+        text(_MIRROR_SUBJECTS).bindparams(bindparam("rows", type_=JSONB)), {"rows": rows, "new": list(new)}
+    )
+    return len(new)
+
+
+def _mirrored(line: Line) -> dict[str, Any]:
+    kept = {name: value for name, value in asdict(line).items() if name not in ("subjects", "refers_to", "hash")}
+    subjects = [list(subject) for subject in line.subjects] if line.kind == "request" else []
+    return {
+        **kept,
+        "at": line.at.isoformat(),
+        "subjects": len(line.subjects),
+        "line_sha256": line.hash,
+        "listed": subjects,
+    }
+
+
+_MIRROR = """
+insert into ops.erasure_ledger (sequence, at, kind, entity, rule_id, rule_version, reference, subjects, line_sha256)
+select sequence, at, kind, entity, rule_id, rule_version, reference, subjects, line_sha256
+from jsonb_to_recordset(:rows) as r (sequence bigint, at timestamptz, kind text, entity text, rule_id text,
+                                     rule_version integer, reference text, subjects integer, line_sha256 text)
+on conflict (sequence) do nothing
+returning sequence
+"""
+
+_MIRROR_SUBJECTS = """
+insert into ops.erased_subjects (sequence, entity, external_id, key_hash, address_hash)
+select r.sequence, r.entity, cast(s ->> 0 as uuid), s ->> 1, s ->> 2
+from jsonb_to_recordset(:rows) as r (sequence bigint, entity text, listed jsonb)
+cross join lateral jsonb_array_elements(r.listed) as s
+where r.sequence = any(:new)
+"""
+
+
+def void_what_came_to_nothing(connection: Connection, ledger: ErasureLedger, now: datetime) -> int:
+    """Void the lines whose destruction was never committed, and copy that; returns how many lines.
+
+    Only for the holder of the purge's lock: what another process is about to commit looks just like it.
+    """
+    mirrored = set(connection.scalars(text("select sequence from ops.erasure_ledger")))
+    lines = list(ledger.read())
+    voided = {number for line in lines if line.kind == "void" for number in line.refers_to}
+    orphans = [
+        line.sequence
+        for line in lines
+        if line.kind == "erasure" and line.sequence not in mirrored and line.sequence not in voided
+    ]
+    if orphans:
+        mirror(connection, ledger.append([Entry(at=now, kind="void", refers_to=orphans)]))
+    return len(orphans)
+
+
+# --- replay -------------------------------------------------------------------------------------------------------
+
+
+def replay(connection: Connection, ledger: ErasureLedger, key: ErasureKey) -> dict[str, int]:
+    """Apply the whole ledger to this database again, in the caller's transaction; returns counts of what changed.
+
+    For a database that was restored or refilled, before anybody uses it. Holds are put back first and what they cover
+    stays. A record goes when it has the external id of one that went, or its key or address where the erasure was asked
+    for; one that a rule let go and that somebody spoke of again after that day stays. A second replay changes nothing.
+
+    Raises:
+        BadInput: the ledger is broken; nothing was changed.
+    """
+    lines = ledger.in_force()
+    counts = {"lines": len(lines), "subjects": sum(len(line.subjects) for line in lines)}
+    mirror(connection, ledger.read())
+    counts["holds"] = _restore_holds(connection, ledger)
+    _stage_subjects(connection, lines)
+    for identity in IDENTITIES.values():
+        ids = connection.scalars(text(_matching_statement(identity)), {"entity": identity.entity, **key.bound()}).all()
+        gone = let_go(connection, identity, ids, delete=identity.table == "contacts")
+        counts |= {f"{identity.table}_{name}": count for name, count in gone.items()}
+    connection.exec_driver_sql("drop table replayed")
+    return counts
+
+
+def _restore_holds(connection: Connection, ledger: ErasureLedger) -> int:
+    """Bring holds to where the ledger ends: place what the database does not know, release what was released since."""
+    placed: dict[str, dict[str, object]] = {}
+    released: list[dict[str, object]] = []
+    for line in ledger.read():
+        if line.kind == "hold":
+            subject = line.subjects[0].external_id
+            placed[line.reference] = {"reference": line.reference, "entity": line.entity, "subject": subject}
+            placed[line.reference]["at"] = line.at.isoformat()
+        elif line.kind == "release":
+            placed.pop(line.reference, None)
+            released.append({"reference": line.reference, "at": line.at.isoformat()})
+    connection.execute(_RELEASE_HOLDS, {"rows": released})
+    return connection.execute(_PLACE_HOLDS, {"rows": list(placed.values())}).rowcount
+
+
+_PLACE_HOLDS = text(
+    "insert into ops.legal_holds"
+    " (reference, case_number, entity, subject, reason, author, placed_at, review_on)"
+    " select r.reference, 'unknown', r.entity, r.subject,"
+    " 'placed after the backup was made; taken from the erasure ledger', 'replay', r.at, r.at::date + 90"
+    " from jsonb_to_recordset(:rows) as r (reference uuid, entity text, subject uuid, at timestamptz)"
+    " on conflict (reference) do nothing"
+).bindparams(bindparam("rows", type_=JSONB))
+
+_RELEASE_HOLDS = text(
+    "update ops.legal_holds h set released_at = r.at, released_by = 'replay',"
+    " release_reason = 'released after the backup was made; taken from the erasure ledger'"
+    " from jsonb_to_recordset(:rows) as r (reference uuid, at timestamptz)"
+    " where h.reference = r.reference and h.released_at is null"
+).bindparams(bindparam("rows", type_=JSONB))
+
+
+def _stage_subjects(connection: Connection, lines: Sequence[Line]) -> None:
+    connection.exec_driver_sql(
+        "create temporary table replayed (entity text, external_id uuid, key_hash text, address_hash text,"
+        " at date, asked boolean) on commit drop"
+    )
+    driver = connection.connection.driver_connection
+    if driver is None:
+        return
+    with driver.cursor().copy("copy replayed from stdin") as copy:
+        for line in lines:
+            for subject in line.subjects:
+                copy.write_row((line.entity, *subject, line.at.date(), line.kind == "request"))
+    connection.exec_driver_sql("analyze replayed")
+
+
+def _matching_statement(identity: Identity) -> str:
+    return f"""
+with record as materialized (
+    select r.{identity.key} as id, r.external_id, r.seen_as_of, {identity.key_hash} as key_hash,
+           {identity.address_hash} as address_hash
+    from {identity.records}
+    where {identity.differs} and {not_held(*identity.subjects)}
+)
+select id from record join replayed s on s.entity = :entity and s.external_id = record.external_id
+where s.asked or record.seen_as_of <= s.at
+union
+select id from record join replayed s on s.entity = :entity and s.key_hash = record.key_hash
+where s.asked or record.seen_as_of <= s.at
+union
+select id from record join replayed s on s.asked and s.address_hash = record.address_hash
+"""
