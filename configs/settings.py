@@ -59,9 +59,30 @@ class Settings(BaseSettings):
         description="hold: write each mail as a file and send none; redirect:<address>: send all to it; live: send.",
     )
     smtp_url: SecretStr | None = Field(
-        default=None, description="smtp://user:password@host:587 (STARTTLS, verified) or smtps://host:465."
+        default=None,
+        description="smtp://user:password@host:587 (STARTTLS, verified), smtps://host:465, or smtp://host:25?tls=none.",
+    )
+    smtp_ca_file: Path | None = Field(
+        default=None, description="Certificates (PEM) to trust for the mail server; default the system's."
+    )
+    smtp_timeout_seconds: float = Field(
+        default=60.0, gt=0, le=600, description="How long the mail server may take to answer a command."
+    )
+    smtp_answer_timeout_seconds: float = Field(
+        default=600.0,
+        gt=0,
+        le=3_600,
+        description="How long it may take to answer the content of a message; RFC 5321 asks for ten minutes.",
     )
     mail_from: str | None = Field(default=None, description="Who mails come from: Name <address>.")
+    mail_reply_to: str | None = Field(
+        default=None, description="Where answers go when a customer's owner has no address; default KONTOR_MAIL_FROM."
+    )
+    dkim_key_file: Path | None = Field(
+        default=None, description="Private key (PEM, readable by its owner alone) that signs mails; none: unsigned."
+    )
+    dkim_selector: str | None = Field(default=None, description="The selector that the key is published under.")
+    dkim_domain: str | None = Field(default=None, description="The domain that the key is published for.")
     finance_emails: str = Field(default="", description="Who receives finance's reports; several with commas.")
     engineer_emails: str = Field(default="", description="Who receives alerts about runs; several with commas.")
 
@@ -82,7 +103,7 @@ class Settings(BaseSettings):
     )
     backup_pgbackrest_config: Path | None = Field(default=None, description="pgBackRest's own configuration file.")
 
-    @field_validator("home", "inbox")
+    @field_validator("home", "inbox", "smtp_ca_file", "dkim_key_file")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return value.expanduser().resolve() if value is not None else None

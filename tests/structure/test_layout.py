@@ -46,11 +46,12 @@ def test_prefect_is_imported_only_by_flows_and_steps() -> None:
 
 
 def test_no_module_sends_mail_behind_the_outbox() -> None:
-    """smtplib is imported nowhere, and a module that would is found."""
+    """smtplib is imported nowhere, the mail library by the mailer alone, and a module that would is found."""
     modules = _modules()
     assert len(modules) > 30
     assert _imports_of("smtplib", modules) == []
     assert _imports_of("sqlalchemy", modules) != []
+    assert _imports_of("emails", modules) == ["tasks/mail_connection.py", "tasks/mailer.py"]
 
 
 def test_no_module_has_a_name_that_hides_another() -> None:
