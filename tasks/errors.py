@@ -11,27 +11,39 @@
 
 Texts carry ids, file names and cell addresses, what was measured and what is allowed, the state the
 data is in, and a ``hint`` with the next command. They never carry a person's name or address.
+
+A file's name and a sheet's are what somebody typed and may be a person's. Whoever ran the command reads them; what
+others keep (Prefect's states, events and logs) gets :func:`discreet`: the text without them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+
+ELLIPSIS = "…"
+
+# What a message quotes stands as repr() writes it; an apostrophe inside a word opens nothing.
+_QUOTED = re.compile(r"""(?<!\w)(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")""")
 
 
 class KontorError(Exception):
     """Base of all errors that Kontor raises on purpose.
 
     ``exit_code`` is what the command ends with, ``transient`` says whether trying again can help,
-    ``hint`` is the next thing to do, in words or as a command.
+    ``hint`` is the next thing to do, in words or as a command. ``names`` are the words of others in the message,
+    such as names of files, each with what stands for it where it may not be shown.
     """
 
     exit_code = 1
     transient = False
+    quotes = False
 
-    def __init__(self, message: str, *, hint: str = "") -> None:
+    def __init__(self, message: str, *, hint: str = "", names: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.names = dict(names or {})
 
     def __reduce__(self) -> tuple[object, ...]:
         return (_rebuild, (type(self), self.message, self.__dict__))
@@ -46,26 +58,48 @@ def _rebuild(
     return error
 
 
+def discreet(error: KontorError) -> str:
+    """The error's message as anybody may keep it: without names of files, and without what it quotes from one."""
+    text = without_names(error.message, error.names)
+    return _QUOTED.sub(ELLIPSIS, text) if error.quotes else text
+
+
+def without_names(text: str, names: Mapping[str, str]) -> str:
+    """The text with each name replaced by what stands for it; longer names first, so that a path goes whole."""
+    for name in sorted(filter(None, names), key=len, reverse=True):
+        text = text.replace(name, names[name])
+    return text
+
+
 class BadInput(KontorError):
     """What was given is not what its contract says."""
 
     exit_code = 4
+    quotes = True
 
 
 class FileRefused(BadInput):
-    """A whole file cannot be taken in; ``reasons`` holds every reason found, not the first."""
+    """A whole file cannot be taken in; ``reasons`` holds every reason found, not the first.
 
-    def __init__(self, file_name: str, reasons: Sequence[str], *, hint: str = "") -> None:
+    ``others`` are the names of other files that the reasons mention.
+    """
+
+    def __init__(self, file_name: str, reasons: Sequence[str], *, hint: str = "", others: Sequence[str] = ()) -> None:
         self.file_name = file_name
         self.reasons = tuple(reasons)
         lines = "".join(f"\n  - {reason}" for reason in self.reasons)
-        super().__init__(f"{file_name} was refused; nothing of it was applied.{lines}", hint=hint)
+        super().__init__(
+            f"{file_name} was refused; nothing of it was applied.{lines}",
+            hint=hint,
+            names={**dict.fromkeys(others, "another file"), file_name: "The file"},
+        )
 
 
 class UsageError(KontorError):
     """An argument or a setting is wrong."""
 
     exit_code = 2
+    quotes = True
 
 
 class Refused(KontorError):
@@ -93,3 +127,4 @@ class PartlyDone(KontorError):
     """Some of the work was done and is safe; the message names the rest."""
 
     exit_code = 6
+    quotes = True

@@ -54,7 +54,7 @@ from sqlalchemy.exc import DBAPIError
 
 from tasks import ledger
 from tasks.artifacts import artifact_key, json_cell, without_personal_data
-from tasks.errors import DependencyDown, KontorError
+from tasks.errors import DependencyDown, KontorError, discreet
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -96,11 +96,12 @@ class StatementFailed(KontorError):
 class Unexpected(KontorError):
     """An error that nobody foresaw; its own text is withheld because it may quote data."""
 
-    def __init__(self, kind: str, place: str, said: str = "") -> None:
+    def __init__(self, kind: str, place: str, said: str = "", names: Mapping[str, str] | None = None) -> None:
         self.kind, self.place = kind, place
         super().__init__(
             f"Unexpected {kind} at {place}: {said or 'its text is withheld because it may quote data'}.",
             hint="this is a bug: report it with the traceback of the run's log",
+            names=names,
         )
 
 
@@ -114,8 +115,15 @@ def own_error(error: BaseException) -> Exception:
         if isinstance(error.__cause__, Exception):
             error.__cause__ = own_error(error.__cause__)
         error.__suppress_context__ = True
-        return error
-    return _translated(error).with_traceback(error.__traceback__)
+        return _told_discreetly(error)
+    return _told_discreetly(_translated(error).with_traceback(error.__traceback__))
+
+
+def _told_discreetly(error: KontorError | PrefectException) -> Exception:
+    """The same error; what ``str`` says of it, which Prefect keeps, names no file, while ``message`` still does."""
+    if isinstance(error, KontorError):
+        error.args = (discreet(error),)
+    return error
 
 
 def _translated(error: BaseException) -> KontorError:
@@ -123,7 +131,14 @@ def _translated(error: BaseException) -> KontorError:
         return _from_database(error.orig or error, lost=error.connection_invalidated)
     if isinstance(error, psycopg.Error):
         return _from_database(error, lost=False)
-    return Unexpected(type(error).__qualname__, _place(error.__traceback__), _harmless_text(error))
+    place = _place(error.__traceback__)
+    return Unexpected(type(error).__qualname__, place, _harmless_text(error), _file_named_by(error))
+
+
+def _file_named_by(error: BaseException) -> dict[str, str]:
+    """The name of the file that the operating system complains of, to be withheld."""
+    named = error.filename if isinstance(error, OSError) else None
+    return {Path(named).name: "a file"} if isinstance(named, str) and Path(named).name else {}
 
 
 def _harmless_text(error: BaseException) -> str:

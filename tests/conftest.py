@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
@@ -15,7 +16,12 @@ from sqlalchemy import text
 
 from configs.settings import PROJECT_ROOT, Settings
 from tasks import database
+from tasks.database import prefect_database_url
 from tasks.local_stack import find_postgres, remove_postgres
+from tasks.prefect_server import prefect_environment, start_prefect, stop_prefect
+
+if TYPE_CHECKING:
+    from tests.stage import Stage
 
 # Importing Prefect makes its folder at once; it must not be the developer's own.
 os.environ.setdefault("PREFECT_HOME", tempfile.mkdtemp(prefix="kontor-test-prefect-"))
@@ -83,6 +89,31 @@ def _hurry(chosen: Settings) -> None:
     ) as connection:
         connection.execute("alter system set fsync = off")
         connection.execute("select pg_reload_conf()")
+
+
+@pytest.fixture(scope="session")
+def stage(prepared: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """A home with both servers and a nursery of processes, for all tests of this run that start commands.
+
+    Prefect's server takes seconds to come up, and loading the flows takes seconds more: once a session is enough.
+    """
+    from tests.nursery import nursery
+    from tests.stage import Stage
+
+    server = start_prefect(prepared.home, database_url=prefect_database_url(prepared))
+    environment = {**prefect_environment(server, prepared.home), "KONTOR_HOME": str(prepared.home)}
+    try:
+        with nursery(environment, tmp_path_factory.mktemp("nursery")) as processes:
+            yield Stage(prepared, processes)
+    finally:
+        stop_prefect(prepared.home, timeout_seconds=10)
+
+
+@pytest.fixture
+def empty_stage(stage: Stage) -> Stage:
+    """The stage without any file or row."""
+    stage.clear()
+    return stage
 
 
 @pytest.fixture

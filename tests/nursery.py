@@ -181,9 +181,10 @@ def _be_a_flow(name: str, parameters: Mapping[str, Any]) -> int:
     import importlib
 
     from prefect import Task
+    from pydantic import BaseModel
 
     from configs.settings import load_settings
-    from flows.commands.running import parameters_model
+    from flows.commands.running import given_instruction, parameters_model
     from tasks.errors import KontorError
     from tasks.stack import ensure_database
 
@@ -191,9 +192,15 @@ def _be_a_flow(name: str, parameters: Mapping[str, Any]) -> int:
         return step.fn(*args, **kwargs)
 
     Task.__call__ = call  # type: ignore[method-assign,assignment]
+    model = parameters_model(name)
+    own = getattr(model, "instructions", BaseModel)
+    said = own(**{key: value for key, value in parameters.items() if key in own.model_fields})
+    rest = {key: value for key, value in parameters.items() if key not in own.model_fields}
     try:
-        ensure_database(load_settings(), print)
-        getattr(importlib.import_module(f"flows.{name}"), name).fn(parameters_model(name)(**parameters))
+        settings = load_settings()
+        ensure_database(settings, print)
+        instruction = {"instruction": given_instruction(settings, name, said)} if own.model_fields else {}
+        getattr(importlib.import_module(f"flows.{name}"), name).fn(model(**rest, **instruction))
     except KontorError as error:
         print(f"{type(error).__name__}: {error.message}")
         return error.exit_code

@@ -55,6 +55,17 @@ run_ledger = Table(
     schema="ops",
 )
 
+instructions = Table(
+    "instructions",
+    metadata,
+    Column("instruction_id", Uuid, primary_key=True),
+    Column("flow", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("said", JSONB, nullable=False),
+    Column("given_at", DateTime(timezone=True), nullable=False),
+    schema="ops",
+)
+
 payer_class_history = Table(
     "payer_class_history",
     metadata,

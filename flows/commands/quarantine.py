@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from flows.commands.reading import on_database, quarantine
-from flows.commands.running import Finished, flows_ready, run_flow
+from flows.commands.running import Finished, flows_ready, given_instruction, run_flow
 from flows.commands.screen import AsList, ListFormat, out, say, settings_in_force
 
 if TYPE_CHECKING:
@@ -91,13 +91,12 @@ def replay(
     form: AsList = ListFormat.table,
 ) -> None:
     """Take a corrected workbook back: compare it, check the rows again, take in what holds now, hand the rest out."""
-    given = {
+    said = {
         "workbook": str(workbook.resolve()),
         "contracts": tuple(contract_files or ()),
         "remaining": str(remaining.resolve()) if remaining else None,
-        "dry_run": dry_run,
     }
-    _run(given, form, verbose=verbose)
+    _run({"dry_run": dry_run}, said, form, verbose=verbose)
 
 
 @quarantine.command("reject")
@@ -110,22 +109,19 @@ def reject(
     form: AsList = ListFormat.table,
 ) -> None:
     """Give rows up for good: they read as if their file had never listed them, and stay on record."""
-    given = {
-        "reject": tuple(row_ids),
-        "reason": reason,
-        "contracts": tuple(contract_files or ()),
-        "dry_run": dry_run,
-    }
-    _run(given, form, verbose=verbose)
+    given = {"reject": tuple(row_ids), "dry_run": dry_run}
+    _run(given, {"reason": reason, "contracts": tuple(contract_files or ())}, form, verbose=verbose)
 
 
-def _run(given: Mapping[str, object], form: ListFormat, *, verbose: bool) -> None:
+def _run(given: Mapping[str, object], said: Mapping[str, object], form: ListFormat, *, verbose: bool) -> None:
     """Run the flow and print its counts; raises what it raised."""
-    from tasks.feeds.correction_parameters import ReplayParameters
+    from tasks.feeds.correction_parameters import ReplayInstruction, ReplayParameters
 
     settings = settings_in_force()
+    words = ReplayInstruction.model_validate(said)
     with flows_ready(settings, verbose=verbose):
-        finished = run_flow(settings, FLOW, ReplayParameters.model_validate(given))
+        instruction = given_instruction(settings, FLOW, words)
+        finished = run_flow(settings, FLOW, ReplayParameters.model_validate({**given, "instruction": instruction}))
     _tell(finished, form, dry_run=bool(given["dry_run"]))
     if finished.error is not None:
         raise finished.error

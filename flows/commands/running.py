@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 from flows.commands.screen import bar, logs_folder, say
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from pydantic import BaseModel
 
     from configs.settings import Settings
@@ -129,11 +131,14 @@ def checked_parameters(flow: str, given: Mapping[str, Sequence[str]]) -> BaseMod
     Raises:
         UsageError: every wrong parameter at once, and the parameters there are.
     """
+    return _checked(flow, parameters_model(flow), given)
+
+
+def _checked(flow: str, model: type[BaseModel], given: Mapping[str, Sequence[str]]) -> BaseModel:
     from pydantic import ValidationError
 
     from tasks.errors import UsageError
 
-    model = parameters_model(flow)
     several = {name for name, field in model.model_fields.items() if "tuple" in str(field.annotation)}
     values = {name: tuple(texts) if name in several else texts[-1] for name, texts in given.items()}
     try:
@@ -142,8 +147,39 @@ def checked_parameters(flow: str, given: Mapping[str, Sequence[str]]) -> BaseMod
         wrong = "".join(
             f"\n  - {'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()
         )
-        known = ", ".join(model.model_fields)
+        own = getattr(parameters_model(flow), "instructions", None)
+        known = ", ".join([*parameters_model(flow).model_fields, *(own.model_fields if own else ())])
         raise UsageError(f"{flow} cannot run with these parameters:{wrong}", hint=f"It takes: {known}.") from None
+
+
+def given_instruction(settings: Settings, flow: str, said: BaseModel) -> UUID | None:
+    """The id under which the database keeps what was said; None where nothing was."""
+    from datetime import UTC, datetime
+
+    from tasks.instructions import keep_instruction
+    from tasks.stack import connected
+    from tasks.steps import current_actor
+
+    if said == type(said)():
+        return None
+    with connected(settings, write=True) as connection:
+        return keep_instruction(connection, flow, said, actor=current_actor(), now=datetime.now(UTC))
+
+
+def instructed(settings: Settings, flow: str, given: Mapping[str, Sequence[str]]) -> BaseModel:
+    """The flow's parameters made of texts; what is said in words of one's own is kept, and its id takes its place.
+
+    Raises:
+        UsageError: every wrong parameter at once, and the parameters there are.
+    """
+    own = getattr(parameters_model(flow), "instructions", None)
+    if own is None:
+        return checked_parameters(flow, given)
+    words = {name: texts for name, texts in given.items() if name in own.model_fields}
+    rest = {name: texts for name, texts in given.items() if name not in words}
+    said = _checked(flow, own, words)
+    instruction = given_instruction(settings, flow, said)
+    return checked_parameters(flow, {**rest, **({"instruction": [str(instruction)]} if instruction else {})})
 
 
 # --- running ----------------------------------------------------------------------------------------------------------

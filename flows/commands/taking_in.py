@@ -13,12 +13,12 @@ import typer
 from flows.commands.running import (
     FLOW_OF_FEED,
     Finished,
-    checked_parameters,
     contract_of,
     contract_reference,
     flow_named,
     flows_ready,
-    parameters_model,
+    given_instruction,
+    instructed,
     run_flow,
     texts_of_parameters,
 )
@@ -61,7 +61,7 @@ def run(
     if dry_run is not None:
         given["dry_run"] = [str(dry_run)]
     with flows_ready(settings, verbose=verbose):
-        finished = [run_flow(settings, name, checked_parameters(name, given))]
+        finished = [run_flow(settings, name, instructed(settings, name, given))]
     conclude(finished, form, dry_run=bool(dry_run))
 
 
@@ -93,31 +93,37 @@ def import_files(
     named = contract_reference(settings, contract)
     batches = _batches(settings, files, named, one_by_one=dry_run)
     given = {
-        "contract": named,
         "file_as_of": as_of,
         "revision": revision,
         "accept_guards": tuple(accept_guard or ()),
-        "reason": reason,
         "dry_run": dry_run,
     }
+    said = {"contract": named, "reason": reason}
     with flows_ready(settings, verbose=verbose):
-        finished = [_take_in(settings, flow, batch, given) for flow, batch in batches]
+        finished = [_take_in(settings, flow, batch, given, said) for flow, batch in batches]
     conclude(finished, form, dry_run=dry_run)
 
 
 def _check_reason(guards: Sequence[str] | None, reason: str) -> None:
     from tasks.errors import UsageError
+    from tasks.feeds.guards import check_names
 
     if guards and not reason.strip():
         raise UsageError("A guard is overruled without a reason.", hint="Add --reason 'why this is right'.")
+    check_names(guards or ())
 
 
-def _take_in(settings: Settings, flow: str, batch: Sequence[Path], given: Mapping[str, Any]) -> Finished:
-    parameters = parameters_model(flow)(**given, files=tuple(map(str, batch)))
+def _take_in(
+    settings: Settings, flow: str, batch: Sequence[Path], given: Mapping[str, Any], said: Mapping[str, Any]
+) -> Finished:
+    from tasks.feeds.parameters import FeedInstruction, FeedParameters
+
+    words = FeedInstruction(files=tuple(map(str, batch)), **said)
+    parameters = FeedParameters(**given, instruction=given_instruction(settings, flow, words))
     finished = run_flow(settings, flow, parameters, batch)
     if not given["dry_run"]:
         return finished
-    return _told_of_dry_run(finished, batch[0], contract_of(settings, batch[0], given["contract"]).name)
+    return _told_of_dry_run(finished, batch[0], contract_of(settings, batch[0], said["contract"]).name)
 
 
 def _batches(

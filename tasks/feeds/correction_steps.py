@@ -10,10 +10,10 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from tasks.artifacts import summary
-from tasks.errors import BadInput, PartlyDone, UsageError
+from tasks.errors import BadInput, KontorError, PartlyDone, UsageError
 from tasks.feeds.confined import read_confined
 from tasks.feeds.contracts import FeedContract
-from tasks.feeds.correction_parameters import ReplayParameters
+from tasks.feeds.correction_parameters import ReplayInstruction, ReplayParameters
 from tasks.feeds.correction_workbook import (
     HandedOut,
     remaining_path,
@@ -25,8 +25,10 @@ from tasks.feeds.corrections import CorrectedRow, HeldRow, Matched, contracts_na
 from tasks.feeds.corrections_store import FileCorrected, Selection, fetch_held, replay_corrected
 from tasks.feeds.parameters import FeedParameters
 from tasks.feeds.steps import Applies, FeedRun, open_feed_run
+from tasks.instructions import fetch_instruction
 from tasks.steps import READ_STEP, WRITE_STEP, current_actor, log_event, publish_counts, publish_summary, step
 
+FLOW = "quarantine_replay"
 _TOLD = 20
 
 
@@ -43,29 +45,40 @@ def open_replay(parameters: ReplayParameters) -> AbstractContextManager[FeedRun]
     """Hold the flow's lock and ledger entry for a ``with`` block.
 
     Raises:
-        UsageError: there is neither a workbook nor a row to reject, or one is rejected without a reason.
         Locked: the flow is running already.
     """
-    if bool(parameters.workbook) == bool(parameters.reject):
+    return open_feed_run(FLOW, FeedParameters(as_of=parameters.as_of, dry_run=parameters.dry_run))
+
+
+def _said(run: FeedRun, parameters: ReplayParameters) -> ReplayInstruction:
+    """What was said about the workbook or the rows to reject.
+
+    Raises:
+        UsageError: there is neither a workbook nor a row to reject, or one is rejected without a reason.
+    """
+    with run.engine.connect() as connection:
+        said = fetch_instruction(connection, FLOW, parameters.instruction, ReplayInstruction)
+    if bool(said.workbook) == bool(parameters.reject):
         raise UsageError(
             "quarantine_replay takes either a workbook that came back or rows to reject.",
             hint="kontor quarantine replay FILE, or kontor quarantine reject ROW-ID --reason '…'.",
         )
-    if parameters.reject and not parameters.reason.strip():
+    if parameters.reject and not said.reason.strip():
         raise UsageError("A row is rejected without a reason.", hint="Add --reason 'why it will never be used'.")
-    return open_feed_run("quarantine_replay", FeedParameters(as_of=parameters.as_of, dry_run=parameters.dry_run))
+    return said
 
 
 @step(READ_STEP)
 def read_returned(run: FeedRun, parameters: ReplayParameters) -> Returned:
     """What the workbook, or the list of rows to reject, asks for, compared with what is held now."""
-    if parameters.workbook is None:
-        returned = _to_reject(run, parameters)
+    said = _said(run, parameters)
+    if said.workbook is None:
+        returned = _to_reject(run, parameters.reject, said)
     else:
-        lines = returned_rows(read_confined(Path(parameters.workbook), returned_contract()))
+        lines = returned_rows(read_confined(Path(said.workbook), returned_contract()))
         ids = tuple(row_id for line in lines if (row_id := row_id_of(line.token)) is not None)
         held = _held(run, ids)
-        contracts = _contracts(run, held.values(), parameters)
+        contracts = _contracts(run, held.values(), said)
         returned = Returned(match_returned(lines, held, contracts), held, contracts)
     log_event(
         "corrections_compared",
@@ -83,22 +96,26 @@ def _held(run: FeedRun, row_ids: tuple[int, ...]) -> dict[int, HeldRow]:
         return {row.row_id: row for row in fetch_held(connection, Selection(state=None, row_ids=row_ids))}
 
 
-def _contracts(run: FeedRun, rows: Iterable[HeldRow], parameters: ReplayParameters) -> dict[str, FeedContract]:
+def _contracts(run: FeedRun, rows: Iterable[HeldRow], said: ReplayInstruction) -> dict[str, FeedContract]:
     names = {row.contract for row in rows if row.state == "open"}
-    return contracts_named(names, home=run.settings.home, given=parameters.contracts)
+    try:
+        return contracts_named(names, home=run.settings.home, given=said.contracts)
+    except KontorError as error:
+        error.names |= dict.fromkeys(said.contracts, "a contract")
+        raise
 
 
-def _to_reject(run: FeedRun, parameters: ReplayParameters) -> Returned:
-    held = _held(run, parameters.reject)
+def _to_reject(run: FeedRun, row_ids: tuple[int, ...], said: ReplayInstruction) -> Returned:
+    held = _held(run, row_ids)
     wanted, problems = [], []
-    for row_id in dict.fromkeys(parameters.reject):
+    for row_id in dict.fromkeys(row_ids):
         state = held[row_id].state if row_id in held else "unknown here"
         if state == "open":
-            wanted.append(CorrectedRow(row_id, 0, {}, parameters.reason.strip()))
+            wanted.append(CorrectedRow(row_id, 0, {}, said.reason.strip()))
         elif state != "rejected":
             problems.append(f"row {row_id} is {state}, so it cannot be rejected")
-    resolved = len(set(parameters.reject)) - len(wanted) - len(problems)
-    contracts = _contracts(run, held.values(), parameters)
+    resolved = len(set(row_ids)) - len(wanted) - len(problems)
+    contracts = _contracts(run, held.values(), said)
     return Returned(Matched(tuple(wanted), tuple(problems), resolved, 0), held, contracts)
 
 
@@ -139,9 +156,10 @@ def hand_out_again(
 ) -> Path | None:
     """Write the rows that still cannot be used into a new workbook, with their new reasons; None if there are none."""
     row_ids = tuple(row_id for outcome in outcomes for row_id in outcome.still_wrong)
-    if not row_ids or parameters.workbook is None or run.given.dry_run:
+    said = _said(run, parameters)
+    if not row_ids or said.workbook is None or run.given.dry_run:
         return None
-    target = Path(parameters.remaining or remaining_path(Path(parameters.workbook), run.given.business_today))
+    target = Path(said.remaining or remaining_path(Path(said.workbook), run.given.business_today))
     with run.engine.connect() as connection:
         rows = export_rows(connection, Selection(row_ids=row_ids), returned.contracts)
     write_corrections(rows, target)
@@ -174,7 +192,7 @@ def report_corrections(
     run: FeedRun, returned: Returned, outcomes: Sequence[FileCorrected], replayed: int
 ) -> dict[str, int]:
     """Publish what became of every row, and note the sums in the run ledger; returns the sums."""
-    rows = [{"file": o.file_name, "contract": o.contract, **_counts(o)} for o in outcomes]
+    rows = [{"feed_file_id": o.feed_file_id, "contract": o.contract, **_counts(o)} for o in outcomes]
     publish_counts("quarantine-replay-files", "What became of the corrected rows of every file", rows)
     names = list(_counts(FileCorrected(0, "", "")))
     totals = {name: sum(_counts(outcome)[name] for outcome in outcomes) for name in names}

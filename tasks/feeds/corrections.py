@@ -223,7 +223,7 @@ def _matched_row(
     if now.state in ("corrected", "replayed", "rejected"):
         return None
     if now.state == "superseded" or now.file_state == "superseded":
-        return f"a later revision has taken the place of {now.file_name}, so row {row_id} counts no more"
+        return f"a later revision has taken the place of {now.file_name!r}, so row {row_id} counts no more"
     if now.token != row.token.strip():
         return f"row {row_id} was changed since this workbook was exported; export it again and correct that one"
     return _wanted(row, now, contracts[now.contract])

@@ -173,9 +173,18 @@ def judge(measures: Measures, thresholds: Mapping[str, Threshold], accepted: Col
 
 
 def refusal(
-    verdicts: Sequence[Verdict], *, file_name: str, contract: str, as_of: date, revision: int
+    verdicts: Sequence[Verdict],
+    *,
+    file_name: str,
+    contract: str,
+    as_of: date,
+    revision: int,
+    others: Sequence[str] = (),
 ) -> FileRefused | None:
-    """The error that names every guard that refuses and the command that accepts them all; None if none does."""
+    """The error that names every guard that refuses and the command that accepts them all; None if none does.
+
+    ``others`` are the names of the files that this one was compared with.
+    """
     refused = [verdict for verdict in verdicts if verdict.state == "refused"]
     if not refused:
         return None
@@ -186,6 +195,7 @@ def refusal(
         [f"{v.guard}: {v.reason} (rule {v.rule_id}, version {v.version})" for v in refused],
         hint=f"Ask for the right export. If the file is right, take it in with `kontor import {shlex.quote(file_name)}"
         f" --contract {shlex.quote(contract)} --as-of {as_of}{again} {overrule} --reason '…'`.",
+        others=others,
     )
 
 

@@ -60,11 +60,17 @@ def guard_file(
         contract=contract.name,
         as_of=staged.as_of,
         revision=staged.revision,
+        others=_compared_with(measures),
     )
     if refused is not None:
         raise refused
     _keep(connection, staged, measures, verdicts, overruling)
     return verdicts
+
+
+def _compared_with(measures: Measures) -> list[str]:
+    names = [neighbour.file_name for neighbour in measures.neighbours]
+    return [*names, measures.copy_of[0]] if measures.copy_of else names
 
 
 def _thresholds(connection: Connection, staged: StagedFile) -> dict[str, Threshold]:

@@ -124,6 +124,7 @@ def _claimed_by(path: Path, contracts: Iterable[FeedContract]) -> FeedContract |
         raise UsageError(
             f"{path.name} is claimed by several contracts: {names}.",
             hint="Make their filePatterns exclude each other, or import it with `kontor import FILE --contract NAME`.",
+            names={path.name: "A file"},
         )
     return nearest[0] if nearest else None
 
@@ -157,7 +158,8 @@ def take_in_file(engine: Engine, file: InboxFile, *, given: Given, run_id: int, 
         _refuse_changed(file, seen)
         as_of = _business_date(file, raw, given)
         with _values_that_fit(file):
-            return _apply(engine, file, fingerprint, raw, cast, as_of, given, run_id, apply)
+            outcome = _apply(engine, file, fingerprint, raw, cast, as_of, given, run_id, apply)
+        return replace(outcome, sha256=fingerprint.sha256)
     except FileRefused as refusal:
         if not given.dry_run:
             with engine.begin() as connection:
@@ -170,7 +172,14 @@ def take_in_file(engine: Engine, file: InboxFile, *, given: Given, run_id: int, 
                     run_id=run_id,
                 )
         return FileOutcome(
-            fingerprint.file_name, file.contract.name, as_of, "refused", reasons=refusal.reasons, hint=refusal.hint
+            fingerprint.file_name,
+            file.contract.name,
+            as_of,
+            "refused",
+            reasons=refusal.reasons,
+            hint=refusal.hint,
+            sha256=fingerprint.sha256,
+            mentions=tuple(refusal.names),
         )
 
 
@@ -303,6 +312,7 @@ def archive(file: InboxFile, outcome: FileOutcome, *, home: Path, inbox: Path, s
         raise DependencyDown(
             f"{file.path.name} was taken in, but cannot be moved to {folder}: {error.strerror}. It stays in the inbox.",
             hint="Free space there or correct its rights, then run the flow again: it knows the file and moves it.",
+            names={file.path.name: "A file", str(folder): "the archive"},
         ) from error
     return target
 

@@ -60,8 +60,8 @@ class Applied:
 class FileOutcome:
     """What became of a file: ``state`` is applied, superseded, known (taken in before) or refused.
 
-    The counts add up to ``rows_read``. ``reasons`` and ``hint`` are a refused file's; ``overruled``
-    names the guards that would have refused, had nobody accepted them.
+    The counts add up to ``rows_read``. ``reasons`` and ``hint`` are a refused file's, ``mentions`` the names of
+    other files in them; ``overruled`` names the guards that would have refused, had nobody accepted them.
     """
 
     file_name: str
@@ -81,6 +81,13 @@ class FileOutcome:
     hint: str = ""
     dry_run: bool = False
     overruled: tuple[str, ...] = ()
+    sha256: str = ""
+    mentions: tuple[str, ...] = ()
+
+    @property
+    def short_sha256(self) -> str:
+        """Enough of the content's SHA-256 to find the file by; what stands for its name where that is not shown."""
+        return self.sha256[:12]
 
     def counts(self) -> dict[str, int]:
         """The counts by name."""

@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 
 from configs.settings import Settings, load_settings
 from tasks.database import engine_for
-from tasks.errors import BadInput, Locked, PartlyDone, UsageError
+from tasks.errors import BadInput, KontorError, Locked, PartlyDone, UsageError
 from tasks.feeds.contracts import FeedContract, load_contract
 from tasks.feeds.guards import check_names
 from tasks.feeds.intake import (
@@ -27,9 +27,10 @@ from tasks.feeds.intake import (
     take_in_file,
 )
 from tasks.feeds.outcomes import Apply, FileOutcome
-from tasks.feeds.parameters import FeedParameters
+from tasks.feeds.parameters import FeedInstruction, FeedParameters
 from tasks.feeds.replay_store import find_awaiting, replay_awaiting
 from tasks.history.store import seal_history
+from tasks.instructions import fetch_instruction
 from tasks.ledger import Run
 from tasks.steps import (
     READ_STEP,
@@ -55,7 +56,7 @@ class FeedRun:
     settings: Settings
     engine: Engine
     given: Given
-    parameters: FeedParameters
+    said: FeedInstruction
 
 
 @contextmanager
@@ -66,27 +67,37 @@ def open_feed_run(flow_name: str, parameters: FeedParameters) -> Iterator[FeedRu
         Locked: the flow is running already.
         UsageError: a guard is overruled without a reason, or there is no guard of that name.
     """
-    if parameters.accept_guards and not parameters.reason.strip():
-        raise UsageError("A guard is overruled without a reason.", hint="Add --reason 'why this is right'.")
-    check_names(parameters.accept_guards)
     settings = load_settings()
     today = datetime.now(ZoneInfo(settings.business_timezone)).date()
     as_of = parameters.as_of or today
     engine = engine_for(settings, purpose=f"kontor {flow_name}")
+    said = _said(engine, flow_name, parameters)
     given = Given(
         today,
         parameters.file_as_of,
         parameters.revision,
         parameters.accept_guards,
         parameters.dry_run,
-        parameters.reason,
+        said.reason,
     )
     with open_run(engine, flow_name, as_of=as_of, dry_run=parameters.dry_run, actor=current_actor()) as run:
         log_event("run_opened", flow=flow_name, run_id=run.run_id, as_of=as_of, dry_run=str(parameters.dry_run))
-        opened = FeedRun(run, settings, engine, given, parameters)
+        opened = FeedRun(run, settings, engine, given, said)
         yield opened
         if not parameters.dry_run:
             seal_changes(opened)
+
+
+def _said(engine: Engine, flow_name: str, parameters: FeedParameters) -> FeedInstruction:
+    with engine.connect() as connection:
+        said = fetch_instruction(connection, flow_name, parameters.instruction, FeedInstruction)
+    if parameters.accept_guards and not said.reason.strip():
+        raise UsageError(
+            "A guard is overruled without a reason.",
+            hint="kontor import FILE --accept-guard NAME --reason 'why this is right'.",
+        )
+    check_names(parameters.accept_guards)
+    return said
 
 
 @step(WRITE_STEP)
@@ -108,11 +119,10 @@ def seal_changes(run: FeedRun) -> int:
 @step(READ_STEP)
 def find_files(run: FeedRun, feeds: Sequence[str]) -> list[InboxFile]:
     """The files to take in: the ones named, else those in the inbox that a contract of these feeds claims."""
-    if run.parameters.files:
-        contract = _named_contract(run.parameters, feeds)
+    if run.said.files:
+        contract = _named_contract(run.said, feeds)
         found = [
-            InboxFile(Path(name), contract or _contract_by_name(Path(name), feeds, run))
-            for name in run.parameters.files
+            InboxFile(Path(name), contract or _contract_by_name(Path(name), feeds, run)) for name in run.said.files
         ]
     else:
         there = find_inbox_files(run.settings.inbox_path, installed_contracts(run.settings.home, feeds))
@@ -124,10 +134,14 @@ def find_files(run: FeedRun, feeds: Sequence[str]) -> list[InboxFile]:
     return sorted(found, key=lambda file: list(feeds).index(file.contract.feed))
 
 
-def _named_contract(parameters: FeedParameters, feeds: Sequence[str]) -> FeedContract | None:
-    if parameters.contract is None:
+def _named_contract(said: FeedInstruction, feeds: Sequence[str]) -> FeedContract | None:
+    if said.contract is None:
         return None
-    contract = load_contract(parameters.contract)
+    try:
+        contract = load_contract(said.contract)
+    except KontorError as error:
+        error.names |= said.names()
+        raise
     if contract.feed not in feeds:
         raise UsageError(
             f"Contract {contract.name} describes {contract.feed}; this flow takes {', '.join(feeds)}.",
@@ -144,6 +158,7 @@ def _contract_by_name(path: Path, feeds: Sequence[str], run: FeedRun) -> FeedCon
     raise UsageError(
         f"No contract claims {path.name} by its name.",
         hint="Say which one with --contract NAME; `kontor contracts list` shows them.",
+        names={path.name: "the file"},
     )
 
 
@@ -190,8 +205,9 @@ def replay_rows(run: FeedRun, applies: Applies) -> int:
 @step(READ_STEP)
 def report_files(run: FeedRun, outcomes: Sequence[FileOutcome], replayed: int) -> dict[str, int]:
     """Publish what became of every file and note the sums in the run ledger; returns the sums."""
+    # By its content, as report.feed_files has it too: an artifact is no place for what somebody called a file.
     rows = [
-        {"file": o.file_name, "contract": o.contract, "as_of": o.as_of, "state": o.state, **o.counts()}
+        {"sha256": o.short_sha256, "contract": o.contract, "as_of": o.as_of, "state": o.state, **o.counts()}
         for o in outcomes
     ]
     publish_counts(f"{run.run.flow}-files", "What became of every row of every file", rows)
@@ -218,6 +234,9 @@ def conclude(outcomes: Sequence[FileOutcome]) -> None:
         for o in refused
     )
     hint = next((o.hint for o in refused if o.hint), "Correct the file or its contract and run the flow again.")
+    names = {name: "another file" for o in refused for name in o.mentions}
+    names |= {o.file_name: f"The file with SHA-256 {o.short_sha256}…" for o in refused}
     if len(refused) == len(outcomes):
-        raise BadInput(told, hint=hint)
-    raise PartlyDone(f"{len(outcomes) - len(refused)} of {len(outcomes)} files were taken in.\n{told}", hint=hint)
+        raise BadInput(told, hint=hint, names=names)
+    taken = len(outcomes) - len(refused)
+    raise PartlyDone(f"{taken} of {len(outcomes)} files were taken in.\n{told}", hint=hint, names=names)

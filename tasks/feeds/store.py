@@ -152,6 +152,7 @@ def _refuse_second_truth(
             fingerprint.file_name,
             [f"{other} already is revision {revision} of the {contract.mode} as of {as_of}"],
             hint=f"If this one corrects it, import it with --revision {revision + 1}.",
+            others=[str(other)],
         )
 
 

@@ -165,7 +165,8 @@ def read_sheets(path: Path, dialect: Dialect, *, is_xlsx: bool) -> list[Workbook
     except PasswordError as error:
         raise NotAWorkbook("it is protected by a password") from error
     except (CalamineError, OSError, ValueError) as error:
-        raise NotAWorkbook(f"it cannot be read as a workbook: {str(error).splitlines()[0][:200]}") from error
+        # Quoted, because a reader's words may hold the name of a sheet.
+        raise NotAWorkbook(f"it cannot be read as a workbook: {str(error).splitlines()[0][:200]!r}") from error
 
 
 def _is_visible(sheet: SheetMetadata) -> bool:

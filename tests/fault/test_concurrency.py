@@ -24,9 +24,9 @@ from tasks.feeds.intake import SETTLE_SECONDS, InboxFile, archive, look_at, sett
 from tasks.feeds.outcomes import FileOutcome
 from tasks.local_stack import find_postgres
 from tests.deliveries import HEALED, deliver, faults, files_in, put, unsettled
-from tests.fault_stage import Stage
 from tests.ledgers import Books
 from tests.nursery import Child
+from tests.stage import Stage
 
 pytestmark = pytest.mark.xdist_group("faults")
 

@@ -25,9 +25,9 @@ from tasks import database
 from tasks.local_stack import find_postgres, remove_postgres
 from tests.conftest import CAMPAIGN_FACTOR
 from tests.deliveries import HEALED, Delivery, deliver, faults, files_in, lost_files, unsettled
-from tests.fault_stage import Stage
 from tests.ledgers import Books
 from tests.nursery import KILLED, Child, Ended
+from tests.stage import Stage
 
 pytestmark = pytest.mark.xdist_group("faults")
 

@@ -16,7 +16,7 @@ from prefect.exceptions import PrefectException
 from psycopg import errors as pg
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from tasks.errors import BadInput, DependencyDown, KontorError, PartlyDone
+from tasks.errors import BadInput, DependencyDown, FileRefused, KontorError, PartlyDone, Refused, UsageError
 from tasks.steps import (
     READ_STEP,
     SEND_STEP,
@@ -106,15 +106,37 @@ def test_our_errors_leave_as_they_are(error: Exception) -> None:
     [
         (
             FileNotFoundError(2, "No such file or directory", "/home/anna/week 1.xlsx"),
-            "No such file or directory (week 1.xlsx)",
+            "No such file or directory (a file)",
         ),
         (AttributeError("'NoneType' object has no attribute 'rows'"), "no attribute 'rows'"),
     ],
 )
 def test_what_cannot_quote_data_is_kept(error: Exception, said: str) -> None:
-    """Words about code and about files stay readable; a file is named without its folder."""
-    assert said in str(_raised(error))
-    assert "anna" not in str(_raised(error))
+    """Words about code and about files stay readable; what the file is called is for who ran the command only."""
+    own = _raised(error)
+    assert said in str(own)
+    assert "week 1" not in str(own)
+    assert "anna" not in str(own)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (
+            FileRefused("Anna.xlsx", ["2 sheets hold rows: 'Anna', \"O'Hara\"", "Bo.csv is older"], others=["Bo.csv"]),
+            "The file was refused; nothing of it was applied.\n  - 2 sheets hold rows: …, …\n  - another file is older",
+        ),
+        (UsageError("No contract claims Anna.xlsx.", names={"Anna.xlsx": "the file"}), "No contract claims the file."),
+        (Refused("The database's views 'a' are in the way."), "The database's views 'a' are in the way."),
+    ],
+)
+def test_names_of_files_are_told_to_who_asked_only(error: KontorError, told: str) -> None:
+    """Outside of a step the message still names files and sheets; the text that Prefect keeps of it does not."""
+    message = error.message
+    own = _raised(error)
+    assert str(own) == told
+    assert isinstance(own, KontorError)
+    assert own.message == message
 
 
 def test_panics_of_rust_libraries_are_failures() -> None:

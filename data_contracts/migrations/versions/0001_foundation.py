@@ -61,6 +61,7 @@ GRANTS = (
         "grant insert, update, delete, truncate, maintain on landing.staged_items, landing.staged_organizations,"
         " landing.staged_contacts to kontor_flows"
     ),
+    "grant insert on ops.instructions to kontor_flows",
     "grant insert, update on ops.payer_class_history to kontor_flows",
     "grant insert, update (state, counts, error_code, ended_at) on ops.run_ledger to kontor_flows",
     "grant delete on ops.payer_class_history to kontor_flows",
@@ -170,6 +171,16 @@ def _create_tables() -> None:
         schema="ops",
     )
     op.create_index("run_ledger_flow_started_at_idx", "run_ledger", ["flow", "started_at"], unique=False, schema="ops")
+    op.create_table(
+        "instructions",
+        sa.Column("instruction_id", sa.Uuid(), nullable=False),
+        sa.Column("flow", sa.Text(), nullable=False),
+        sa.Column("actor", sa.Text(), nullable=False),
+        sa.Column("said", postgresql.JSONB(), nullable=False),
+        sa.Column("given_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("instruction_id", name=op.f("instructions_pkey")),
+        schema="ops",
+    )
     op.create_table(
         "payer_class",
         sa.Column("payer_class_rule_id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
