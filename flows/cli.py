@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from flows.commands import demo, feeds, history, quarantine, reading, servers, status, taking_in
+from flows.commands import backfill, demo, feeds, history, quarantine, reading, servers, status, taking_in
 from flows.commands.screen import interrupted, show_bug, show_error
 
 app = typer.Typer(
@@ -35,6 +35,7 @@ app.add_typer(history.history, name="history", rich_help_panel=ANSWERS)
 app.command(rich_help_panel=WORK)(taking_in.run)
 app.command(rich_help_panel=WORK)(servers.up)
 app.command(rich_help_panel=WORK)(servers.down)
+app.add_typer(backfill.backfill, name="backfill", rich_help_panel=WORK)
 app.add_typer(servers.db, name="db", rich_help_panel=WORK)
 
 

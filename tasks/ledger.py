@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import date
 from uuid import UUID
@@ -36,6 +37,20 @@ class Run:
         """Add to the counts that the ledger keeps."""
         for name, value in counts.items():
             self.counts[name] = self.counts.get(name, 0) + value
+
+
+# The backfill that this process's runs belong to; a scheduled run waits for such a run instead of giving up.
+_backfill: ContextVar[int | None] = ContextVar("backfill", default=None)
+
+
+@contextmanager
+def working_for_backfill(backfill_id: int) -> Iterator[None]:
+    """Mark the runs that are opened inside a ``with`` block as windows of a backfill."""
+    token = _backfill.set(backfill_id)
+    try:
+        yield
+    finally:
+        _backfill.reset(token)
 
 
 @contextmanager
@@ -68,16 +83,23 @@ def open_run(
 def _take_lock(lock: Connection, flow: str) -> None:
     """Take the flow's lock; a holder that is just going is waited for, a working one is named."""
     key = {"flow": f"kontor flow {flow}"}
-    for _ in range(_LOCK_ATTEMPTS):
+    waiting_until = time.monotonic() + _WINDOW_PATIENCE_SECONDS
+    attempts = 0
+    while attempts < _LOCK_ATTEMPTS:
         if lock.scalar(text("select pg_try_advisory_lock(hashtext(:flow))"), key):
             return
         holder = lock.scalar(text(_LOCK_HOLDER), key)
+        window = holder is not None and _IN_BACKFILL in str(holder)
+        if window and _backfill.get() is None and time.monotonic() < waiting_until:
+            time.sleep(_LOCK_PAUSE_SECONDS)  # a window is short, and between two of them the lock is free
+            continue
         if holder is not None:
             raise Locked(
                 f"{flow} is already running ({holder}). Nothing was changed.",
                 holder=str(holder),
                 hint="Wait for it to end (`kontor status` shows it), then run the command again.",
             )
+        attempts += 1
         time.sleep(_LOCK_PAUSE_SECONDS)
     raise Locked(
         f"{flow} is already running; its holder could not be named. Nothing was changed.",
@@ -96,6 +118,8 @@ def _release_lock(lock: Connection, flow: str) -> None:
 # A session that has closed its run, or has not named itself yet, does not count as a holder.
 _LOCK_ATTEMPTS = 40
 _LOCK_PAUSE_SECONDS = 0.05
+_WINDOW_PATIENCE_SECONDS = 300.0
+_IN_BACKFILL = " in backfill "
 _LOCK_HOLDER = """
 select a.application_name || ', since ' || to_char(a.backend_start, 'YYYY-MM-DD HH24:MI:SS TZ')
 from pg_locks l join pg_stat_activity a on a.pid = l.pid
@@ -140,9 +164,11 @@ def _insert(lock: Connection, flow: str, as_of: date, dry_run: bool, prefect_run
 
 
 def _name_session(lock: Connection, run: Run) -> None:
+    backfill = _backfill.get()
+    window = "" if backfill is None else f"{_IN_BACKFILL}{backfill}"
     lock.execute(
         text("select set_config('application_name', :name, false)"),
-        {"name": f"{run.flow} run {run.run_id} pid {os.getpid()}"},
+        {"name": f"{run.flow} run {run.run_id} pid {os.getpid()}{window}"},
     )
 
 

@@ -91,7 +91,7 @@ class Nursery:
         """Start ``kontor`` with these arguments in a process of its own."""
         return self._fork({"arguments": list(arguments), "environment": environment})
 
-    def start_flow(self, flow: str, **parameters: object) -> Child:
+    def start_flow(self, flow: str, /, **parameters: object) -> Child:
         """Start a flow without Prefect's engine in a process of its own, as ``kontor run`` would with it."""
         return self._fork({"flow": flow, "parameters": parameters, "environment": {}})
 
@@ -216,6 +216,7 @@ def _load() -> None:
         "flows.cli",
         "flows.customer_import",
         "flows.payment_sync",
+        "flows.backfill",
         "tasks.stack",
         "alembic.context",
     )

@@ -1,6 +1,7 @@
 """All tables of Kontor's database; importing this package fills :data:`metadata`."""
 
 from data_contracts.tables import (
+    backfills,
     backups,
     corrections,
     crm,
@@ -17,6 +18,7 @@ from data_contracts.tables.base import SCHEMAS, metadata
 
 __all__ = [
     "SCHEMAS",
+    "backfills",
     "backups",
     "corrections",
     "crm",
