@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from flows.commands import backfill, demo, feeds, history, quarantine, reading, servers, status, taking_in
+from flows.commands import backfill, demo, feeds, history, quality, quarantine, reading, servers, status, taking_in
 from flows.commands.screen import interrupted, show_bug, show_error
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ app.add_typer(quarantine.quarantine, name="quarantine", rich_help_panel=FILES)
 app.command(rich_help_panel=ANSWERS)(reading.report)
 app.add_typer(reading.payer_class, name="payer-class", rich_help_panel=ANSWERS)
 app.add_typer(history.history, name="history", rich_help_panel=ANSWERS)
+app.add_typer(quality.quality, name="quality", rich_help_panel=ANSWERS)
 app.command(rich_help_panel=WORK)(taking_in.run)
 app.command(rich_help_panel=WORK)(servers.up)
 app.command(rich_help_panel=WORK)(servers.down)

@@ -76,13 +76,26 @@ def find_document(name_or_path: str | Path) -> Document:
     return Document(path, chain, effective, hashlib.sha256(text.encode()).hexdigest())
 
 
-def refuse(path: Path, defects: Sequence[str]) -> None:
+def read_document(path: Path, kind: str) -> dict[str, Any]:
+    """Return a contract of another ``kind`` as it stands in its file: strict YAML that the standard's schema accepts.
+
+    Raises:
+        BadInput: it cannot be read, or defects, all of them at once.
+    """
+    document = _read_yaml(path)
+    refuse(path, _schema_defects(document), kind)
+    return document
+
+
+def refuse(path: Path, defects: Sequence[str], kind: str = "feed contract") -> None:
     """Raise BadInput with every defect, if there is one."""
     if defects:
         lines = "".join(f"\n  - {defect}" for defect in defects)
         raise BadInput(
-            f"{path.name} is not a valid feed contract; {len(defects)} defect(s):{lines}",
-            hint=f"Correct {path} and run `kontor contracts check {path}`.",
+            f"{path.name} is not a valid {kind}; {len(defects)} defect(s):{lines}",
+            hint=f"Correct {path} and run the command again."
+            if kind != "feed contract"
+            else f"Correct {path} and run `kontor contracts check {path}`.",
         )
 
 

@@ -89,6 +89,17 @@ READINGS: Mapping[str, Reading] = {
         ("run_id", "flow", "as_of", "state", "dry_run", "started_at", "duration_seconds", "error_code"),
     ),
     "quarantine_counts": Reading("Rows in quarantine by file and reason", "as_of desc, file_name, code"),
+    "quality_incidents": Reading(
+        "Incidents of data quality",
+        "array_position(array['fail', 'warn', 'info'], severity), due_on, incident_id",
+        ("incident_id", "severity", "owner", "rule_id", "customer_number", "reason", "due_on", "state", "money"),
+    ),
+    "data_quality": Reading(
+        "What every rule found",
+        "array_position(array['error', 'fail', 'pass'], state),"
+        " array_position(array['fail', 'warn', 'info'], severity), rule_id",
+        ("rule_id", "severity", "state", "failing", "rows_checked", "open_incidents", "waived_incidents", "error"),
+    ),
     "payer_class_counts": Reading("Customers per payer class", _WORST_FIRST),
 }  # fmt: skip
 
