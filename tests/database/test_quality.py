@@ -242,7 +242,7 @@ def test_an_error_closes_nothing(books: Books) -> None:
             connection.execute(text("grant select on crm.contact_roles to kontor_flows"))
     assert [result.rule.rule_id for result in checked.in_state("error")] == ["organization_payments_contact"]
     assert books.read(_STATE) == before
-    with pytest.raises(PartlyDone, match="organization_payments_contact on crm.organizations: SQLSTATE 42501"):
+    with pytest.raises(PartlyDone, match=r"organization_payments_contact on .*: SQLSTATE 42501"):
         steps.conclude(checked)
 
 
