@@ -17,7 +17,7 @@ from tasks.customers.steps import CUSTOMER_FEEDS
 from tasks.feeds.contracts import FeedContract, load_contract
 from tasks.feeds.intake import Given, InboxFile, take_in_file
 from tasks.feeds.outcomes import FileOutcome
-from tasks.feeds.replay_store import find_awaiting, replay_awaiting
+from tasks.feeds.replay_store import find_awaiting, forget_missing_customers, replay_awaiting
 from tasks.payments.classes import classify
 from tasks.payments.steps import PAYMENT_FEEDS, PAYMENT_REPLAYS
 from tasks.payments.store import classification_due_since, settle_classification
@@ -68,7 +68,8 @@ class Books:
         """Replay the rows whose customer has arrived; returns how many."""
         replayed = 0
         with ledger.open_run(self.engine, "test", as_of=TODAY, dry_run=False, prefect_run_id=None, actor="test") as run:
-            with self.engine.connect() as connection:
+            with self.engine.begin() as connection:
+                forget_missing_customers(connection, ["contacts", *PAYMENT_REPLAYS])
                 awaiting = find_awaiting(connection, ["contacts", *PAYMENT_REPLAYS])
             for file in awaiting:
                 apply = {**CUSTOMER_FEEDS, **PAYMENT_REPLAYS}[file.feed]
@@ -158,8 +159,15 @@ _STATE = {
     ),
     "ledger": (
         "select o.customer_number, i.source, i.invoice_number, e.as_of, e.amount, e.open_amount, e.due_on,"
-        " e.settled_on, e.disputed from crm.ledger_entries e join crm.invoices i using (invoice_id)"
+        " e.settled_on, e.disputed, f.sha256 from crm.ledger_entries e join crm.invoices i using (invoice_id)"
+        " join landing.feed_files f on f.feed_file_id = e.feed_file_id"
         " join crm.organizations o using (organization_id) order by 1, 2, 3"
+    ),
+    "earlier_ledgers": (
+        "select o.customer_number, i.source, i.invoice_number, e.as_of, e.amount, e.settled_on, f.sha256"
+        " from crm.earlier_ledger_entries e join crm.invoices i using (invoice_id)"
+        " join landing.feed_files f on f.feed_file_id = e.feed_file_id"
+        " join crm.organizations o using (organization_id) order by 1, 2, 3, 4"
     ),
     "quarantine": (
         "select f.sha256, q.row_number, q.cells, q.reasons, q.state from landing.quarantined_rows q"

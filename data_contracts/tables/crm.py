@@ -181,3 +181,19 @@ ledger_entries = Table(
     Index(None, "feed_file_id"),
     schema="crm",
 )
+
+# What a newer ledger replaced: it holds again where that one's correction no longer speaks of the item.
+earlier_ledger_entries = Table(
+    "earlier_ledger_entries",
+    metadata,
+    Column("invoice_id", BigInteger, ForeignKey("crm.invoices.invoice_id", ondelete="CASCADE"), primary_key=True),
+    Column("as_of", Date, primary_key=True),
+    Column("revision", Integer, nullable=False),
+    *_state_columns(),
+    Column("settled_on", Date),
+    _file_column(),
+    *_state_checks(),
+    CheckConstraint("settled_on <= as_of", name="settled_on"),
+    Index(None, "feed_file_id"),
+    schema="crm",
+)

@@ -152,7 +152,8 @@ def _collecting(failures: list[BaseException], work: Any) -> Any:
 
 def _play(settings: Settings, files: tuple[DemoFile, ...]) -> None:
     """Take the files in one after another, in the order in which they arrive, and say what becomes of each."""
-    from flows.commands.running import FLOW_OF_FEED, flows_ready, parameters_model, run_flow
+    from flows.commands.running import FLOW_OF_FEED, flows_ready, given_instruction, run_flow
+    from tasks.feeds.parameters import FeedInstruction, FeedParameters
 
     with flows_ready(settings):
         from tasks.steps import without_heartbeat
@@ -163,7 +164,8 @@ def _play(settings: Settings, files: tuple[DemoFile, ...]) -> None:
                 flow = FLOW_OF_FEED[file.contract]
                 # Names and titles say the day; only the customers' own files do not.
                 day = file.as_of if flow == "customer_import" else None
-                given = parameters_model(flow)(files=(str(file.path),), contract=file.contract, file_as_of=day)
+                said = FeedInstruction(files=(str(file.path),), contract=file.contract)
+                given = FeedParameters(file_as_of=day, instruction=given_instruction(settings, flow, said))
                 finished = run_flow(settings, flow, given, [file.path])
                 _tell(file, finished)
                 if finished.error is not None:

@@ -77,7 +77,10 @@ class FileCorrected:
 
 _HELD = """
 select q.quarantined_row_id, q.feed_file_id, q.row_number, q.cells::text as cells, q.staged::text as staged,
-       q.reasons::text as reasons, q.state, f.file_name, f.state as file_state, f.contract, f.feed, f.as_of, f.columns
+       q.reasons::text as reasons,
+       -- A customer who arrives meanwhile mends nothing of what a person was asked to correct.
+       jsonb_path_query_array(q.reasons, '$[*] ? (@.code != "unknown_customer")')::text as lasting_reasons,
+       q.state, f.file_name, f.state as file_state, f.contract, f.feed, f.as_of, f.columns
 from landing.quarantined_rows q
 join landing.feed_files f using (feed_file_id)
 left join crm.organizations o on o.customer_number = q.customer_number
@@ -117,7 +120,7 @@ def _held(connection: Connection, parameters: Mapping[str, object], more: str = 
             # Money must not pass through a binary fraction on its way here.
             staged=json.loads(row.staged, parse_float=Decimal),
             reasons=tuple(json.loads(row.reasons)),
-            content="\x1f".join((row.cells, row.staged, row.reasons)),
+            content="\x1f".join((row.cells, row.staged, row.lasting_reasons)),
             state=row.state,
             file_name=row.file_name,
             file_state=row.file_state,

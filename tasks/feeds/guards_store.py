@@ -220,7 +220,9 @@ _HELD_THEN = """
 
 _HELD_IN_LEDGER = """
     select i.organization_id, i.invoice_number, e.amount, e.open_amount, e.issued_on, e.due_on
-    from crm.ledger_entries e join crm.invoices i using (invoice_id) where i.source = :source
+    from crm.ledger_entries e join crm.invoices i using (invoice_id)
+    join landing.feed_files f on f.feed_file_id = e.feed_file_id and f.state = 'applied'
+    where i.source = :source
 """
 
 _LISTED = """

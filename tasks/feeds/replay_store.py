@@ -20,6 +20,27 @@ class AwaitingFile:
     feed: str
 
 
+def forget_missing_customers(connection: Connection, feeds: Sequence[str]) -> int:
+    """Take "its customer is not known" from the reasons of rows whose customer has arrived; returns how many rows.
+
+    Only of rows that cannot be used for other reasons too: the others come in. So a row's reasons do not tell in which
+    order files came.
+    """
+    return connection.execute(
+        text(
+            "update landing.quarantined_rows q set reasons = ("
+            "  select coalesce(jsonb_agg(r.reason order by r.place), '[]')"
+            "  from jsonb_array_elements(q.reasons) with ordinality r (reason, place)"
+            "  where r.reason ->> 'code' <> 'unknown_customer')"
+            " from landing.feed_files f, crm.organizations o"
+            " where f.feed_file_id = q.feed_file_id and f.feed = any(:feeds) and f.state = 'applied'"
+            " and o.customer_number = q.customer_number and q.state = 'open' and not q.awaits_customer"
+            """ and q.reasons @> '[{"code": "unknown_customer"}]'"""
+        ),
+        {"feeds": list(feeds)},
+    ).rowcount
+
+
 def find_awaiting(connection: Connection, feeds: Sequence[str]) -> list[AwaitingFile]:
     """The files of these feeds with rows to replay now, oldest business date first."""
     rows = connection.execute(

@@ -28,7 +28,7 @@ from tasks.feeds.intake import (
 )
 from tasks.feeds.outcomes import Apply, FileOutcome
 from tasks.feeds.parameters import FeedInstruction, FeedParameters
-from tasks.feeds.replay_store import find_awaiting, replay_awaiting
+from tasks.feeds.replay_store import find_awaiting, forget_missing_customers, replay_awaiting
 from tasks.history.store import seal_history
 from tasks.instructions import fetch_instruction
 from tasks.ledger import Run
@@ -191,7 +191,8 @@ def replay_rows(run: FeedRun, applies: Applies) -> int:
     replayed = 0
     if run.given.dry_run:
         return replayed
-    with run.engine.connect() as connection:
+    with run.engine.begin() as connection:
+        forget_missing_customers(connection, list(applies))
         awaiting = find_awaiting(connection, list(applies))
     for file in awaiting:
         with run.engine.begin() as connection:

@@ -157,15 +157,21 @@ def _refuse_second_truth(
 
 
 def _is_outdated_revision(connection: Connection, contract: FeedContract, as_of: date, revision: int) -> bool:
-    if contract.mode != "snapshot":
+    if contract.mode == "records":
         return False
     return bool(
         connection.scalar(
             text(
                 "select exists (select from landing.feed_files where feed = :feed and source = :source"
-                " and as_of = :as_of and revision > :revision and mode = 'snapshot' and state = 'applied')"
+                " and as_of = :as_of and revision > :revision and mode = :mode and state = 'applied')"
             ),
-            {"feed": contract.feed, "source": contract.source, "as_of": as_of, "revision": revision},
+            {
+                "feed": contract.feed,
+                "source": contract.source,
+                "as_of": as_of,
+                "revision": revision,
+                "mode": contract.mode,
+            },
         )
     )
 
@@ -199,14 +205,14 @@ def _register_superseded(
 
 def _retire_older_revision(connection: Connection, contract: FeedContract, as_of: date) -> bool:
     """Mark the revision in force as superseded; its open quarantine goes with it."""
-    if contract.mode != "snapshot":
+    if contract.mode == "records":
         return False
     retired = connection.scalars(
         text(
             "update landing.feed_files set state = 'superseded' where feed = :feed and source = :source"
-            " and as_of = :as_of and mode = 'snapshot' and state = 'applied' returning feed_file_id"
+            " and as_of = :as_of and mode = :mode and state = 'applied' returning feed_file_id"
         ),
-        {"feed": contract.feed, "source": contract.source, "as_of": as_of},
+        {"feed": contract.feed, "source": contract.source, "as_of": as_of, "mode": contract.mode},
     ).all()
     connection.execute(
         text(

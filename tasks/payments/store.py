@@ -57,6 +57,9 @@ def apply_ledger(connection: Connection, staged: StagedFile) -> Applied:
     good = _stage_listed(connection)
     inserted = connection.execute(text(_INSERT_LEDGER_INVOICES), parameters).rowcount
     written = connection.execute(text(_MERGE_LEDGER_ENTRIES), {**parameters, "revision": staged.revision}).one()
+    if staged.replaces:
+        # Afterwards, so that what both revisions say counts as unchanged.
+        connection.execute(text("select crm.withdraw_ledger(cast(:feed_file_id as bigint))"), parameters)
     connection.execute(text(_REFRESH_LEDGER_INVOICES), parameters)
     connection.exec_driver_sql("drop table listed")
     _request_classification(connection, staged)
@@ -176,6 +179,10 @@ def _apply_observations(connection: Connection, staged: StagedFile, *, complete:
     connection.execute(text(_UPSERT_STATES))
     moved = connection.execute(text(_UPDATE_INVOICES), parameters).one()
     connection.execute(text(_RETURN_TO_LEDGER))
+    if staged.replaces:
+        # What both revisions say alike is the newer one's word now, as if the older one had never come.
+        for table in ("crm.invoices", "crm.invoice_states"):
+            connection.execute(text(_MOVE_TO_NEWER_REVISION.format(table=table)), parameters)
     _drop_temporary(connection)
     _request_classification(connection, staged)
     rest = good - inserted - int(moved.updated)
@@ -378,7 +385,15 @@ where not exists (select from crm.invoices i where i.organization_id = l.organiz
                   and i.source = :source and i.invoice_number = l.invoice_number)
 """
 
-# The newest ledger wins, item by item. "updated" counts items that were known before and read differently now.
+_RETIRED = """
+select retired.feed_file_id
+from landing.feed_files own join landing.feed_files retired using (feed, source, as_of, mode)
+where own.feed_file_id = :feed_file_id and retired.state = 'superseded'
+"""
+_MOVE_TO_NEWER_REVISION = f"update {{table}} set feed_file_id = :feed_file_id where feed_file_id in ({_RETIRED})"
+
+# The newest ledger wins, item by item; what an older one said is kept aside, because a correction of the newer one may
+# no longer speak of the item. "updated" counts items that were known before and read differently now.
 _MERGE_LEDGER_ENTRIES = f"""
 with spoken as (
     select i.invoice_id, l.item, l.settled_on, e.invoice_id is not null as had_entry, i.feed_file_id as invoice_file,
@@ -388,6 +403,20 @@ with spoken as (
     join crm.invoices i on i.organization_id = l.organization_id and i.source = :source
         and i.invoice_number = l.invoice_number
     left join crm.ledger_entries e on e.invoice_id = i.invoice_id
+), older as (
+    insert into crm.earlier_ledger_entries as e (invoice_id, as_of, revision, {_CONTENT}, settled_on, feed_file_id)
+    select e.invoice_id, e.as_of, e.revision, {_fields("e")}, e.settled_on, e.feed_file_id
+    from crm.ledger_entries e join spoken using (invoice_id)
+    where outdated is not true and e.as_of < :as_of
+    union all
+    select invoice_id, :as_of, :revision, (item).document_type, (item).issued_on, (item).due_on,
+           (item).currency, (item).amount, (item).open_amount, (item).disputed, (item).note, settled_on, :feed_file_id
+    from spoken where outdated
+    on conflict (invoice_id, as_of) do update
+    set revision = excluded.revision, document_type = excluded.document_type, issued_on = excluded.issued_on,
+        due_on = excluded.due_on, currency = excluded.currency, amount = excluded.amount,
+        open_amount = excluded.open_amount, disputed = excluded.disputed, note = excluded.note,
+        settled_on = excluded.settled_on, feed_file_id = excluded.feed_file_id
 ), written as (
     insert into crm.ledger_entries as e (invoice_id, as_of, revision, {_CONTENT}, settled_on, feed_file_id)
     select invoice_id, :as_of, :revision, (item).document_type, (item).issued_on, (item).due_on,
@@ -416,7 +445,8 @@ from crm.ledger_entries e
 where e.invoice_id = i.invoice_id and i.listed_from is null
 """
 _REFRESH_LEDGER_INVOICES = f"""
-{_AS_THE_LEDGER_SAYS} and e.feed_file_id = :feed_file_id and {_item("i")} is distinct from {_item("e")}
+{_AS_THE_LEDGER_SAYS} and (e.feed_file_id = :feed_file_id or i.feed_file_id in ({_RETIRED}))
+  and (i.feed_file_id, {_item("i")}) is distinct from (e.feed_file_id, {_item("e")})
 """
 _RETURN_TO_LEDGER = f"""
 {_AS_THE_LEDGER_SAYS} and i.invoice_id in (select invoice_id from item_change)

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs.settings import Settings
+from tasks.feeds.guards import GUARDS
 from tests.conftest import CAMPAIGN_FACTOR, empty_database
 from tests.ledgers import Books, item, write_csv
 
@@ -21,6 +22,7 @@ DUE = date(2026, 2, 1)
 CUSTOMERS = ("C-1", "C-2")
 LATE_CUSTOMER = "C-3"
 NUMBERS = ("A", "B")
+ALL_GUARDS = tuple(GUARDS)
 UNREADABLE = "not a number"
 
 
@@ -110,6 +112,69 @@ def test_any_order_of_arrival_reads_like_the_order_of_days(
             day = FIRST + timedelta(weeks=week, days=3)
             assert _read(books, day) == _model(snapshots, day), (day, arrival)
         states.append(_comparable(books.state()))
+    assert states[0] == states[1]
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """One ledger: which items it knows and the day on which each was paid, "" for one that is open."""
+
+    month: int
+    revision: int
+    rows: tuple[tuple[str, str], ...]
+
+    @property
+    def as_of(self) -> date:
+        """The day the ledger speaks about."""
+        return date(2026, self.month, 28)
+
+    def write(self, folder: Path) -> Path:
+        """Write the file and return where."""
+        rows = [item(CUSTOMERS[0], number, 100, DUE, settled_date=paid) for number, paid in self.rows]
+        rows.append(item(CUSTOMERS[1], "always", self.month + 100 * self.revision, DUE, settled_date=""))
+        return write_csv(folder / f"settled_items_{self.as_of}_r{self.revision}.csv", rows)
+
+
+@st.composite
+def _ledgers(draw: st.DrawFn) -> tuple[list[Ledger], list[int]]:
+    """Ledgers of different months, each in one or two revisions, and an order in which they arrive."""
+    paid = st.sampled_from(["", "2026-01-15", "2026-02-20"])
+    rows = st.dictionaries(st.sampled_from("ABC"), paid, max_size=3).map(lambda found: tuple(sorted(found.items())))
+    months = draw(st.lists(st.sampled_from([3, 4, 5]), min_size=1, max_size=3, unique=True))
+    revisions = {month: draw(st.sampled_from([(1,), (1, 2)])) for month in months}
+    ledgers = [Ledger(month, revision, draw(rows)) for month in months for revision in revisions[month]]
+    return ledgers, draw(st.permutations(range(len(ledgers))))
+
+
+def _last_words(ledgers: list[Ledger]) -> dict[str, tuple[date, str]]:
+    """What holds of each item: the word of the newest ledger that speaks of it, in its last revision."""
+    in_force = {ledger.as_of: ledger for ledger in sorted(ledgers, key=lambda one: one.revision)}
+    return {number: (day, paid) for day in sorted(in_force) for number, paid in in_force[day].rows}
+
+
+@settings(max_examples=8 * CAMPAIGN_FACTOR, derandomize=CAMPAIGN_FACTOR == 1)
+@given(history=_ledgers())
+def test_ledgers_and_their_corrections_read_alike_in_any_order(
+    history: tuple[list[Ledger], list[int]], prepared: Settings, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A correction takes back what only the first revision said; then an earlier ledger's word holds again, or none."""
+    ledgers, order = history
+    folder = tmp_path_factory.mktemp("ledgers")
+    states = []
+    for arrival in (list(range(len(ledgers))), order):
+        books = _emptied(prepared)
+        books.customers(folder, CUSTOMERS)
+        for place in arrival:
+            books.take_in(ledgers[place].write(folder), "settled_items", accepted_guards=ALL_GUARDS, reason="a test")
+        books.classify()
+        state = books.state()
+        found = {
+            row["invoice_number"]: (row["as_of"], str(row["settled_on"] or ""))
+            for row in state["ledger"]
+            if row["invoice_number"] != "always"
+        }
+        assert found == _last_words(ledgers), arrival
+        states.append(state)
     assert states[0] == states[1]
 
 

@@ -25,9 +25,41 @@ def upgrade() -> None:
         "create type crm.item as (document_type text, issued_on date, due_on date, currency text,"
         " amount numeric, open_amount numeric, disputed boolean, note text)"
     )
+    op.execute(WITHDRAW_LEDGER)
     for statement in GRANTS:
         op.execute(statement)
 
+
+# Flows delete nothing that anybody said; what a ledger's correction no longer says is the one exception, so it is a
+# function of the owner that looks at the files' states itself. What an earlier ledger said of such an item holds again.
+WITHDRAW_LEDGER = """
+create function crm.withdraw_ledger(corrected_by bigint) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    update crm.ledger_entries e
+    set as_of = w.as_of, revision = w.revision, document_type = w.document_type, issued_on = w.issued_on,
+        due_on = w.due_on, currency = w.currency, amount = w.amount, open_amount = w.open_amount,
+        disputed = w.disputed, note = w.note, settled_on = w.settled_on, feed_file_id = w.feed_file_id
+    from (select distinct on (w.invoice_id) w.* from crm.earlier_ledger_entries w
+          join landing.feed_files f on f.feed_file_id = w.feed_file_id and f.state = 'applied'
+          order by w.invoice_id, w.as_of desc) w
+    where w.invoice_id = e.invoice_id
+      and e.feed_file_id in (
+          select retired.feed_file_id
+          from landing.feed_files own join landing.feed_files retired using (feed, source, as_of, mode)
+          where own.feed_file_id = corrected_by and own.mode = 'ledger' and retired.state = 'superseded');
+    delete from crm.ledger_entries e using landing.feed_files own, landing.feed_files retired
+    where own.feed_file_id = corrected_by and own.mode = 'ledger' and retired.state = 'superseded'
+      and (retired.feed, retired.source, retired.as_of, retired.mode) = (own.feed, own.source, own.as_of, own.mode)
+      and e.feed_file_id = retired.feed_file_id;
+    delete from crm.earlier_ledger_entries e using landing.feed_files own, landing.feed_files retired
+    where own.feed_file_id = corrected_by and own.mode = 'ledger' and retired.state = 'superseded'
+      and (retired.feed, retired.source, retired.as_of, retired.mode) = (own.feed, own.source, own.as_of, own.mode)
+      and e.feed_file_id = retired.feed_file_id;
+    delete from crm.earlier_ledger_entries w using crm.ledger_entries e
+    where e.invoice_id = w.invoice_id and e.as_of = w.as_of;
+end $$
+"""
 
 GRANTS = (
     (
@@ -56,6 +88,8 @@ GRANTS = (
         " updated_at) on crm.contacts to kontor_flows"
     ),
     "grant delete on crm.invoice_states, crm.contact_roles to kontor_flows",
+    "revoke all on function crm.withdraw_ledger(bigint) from public",
+    "grant execute on function crm.withdraw_ledger(bigint) to kontor_flows",
     "grant insert, update on landing.feed_files, landing.quarantined_rows to kontor_flows",
     (
         "grant insert, update, delete, truncate, maintain on landing.staged_items, landing.staged_organizations,"
@@ -624,4 +658,47 @@ def _create_tables() -> None:
     )
     op.create_index(
         op.f("ledger_entries_feed_file_id_idx"), "ledger_entries", ["feed_file_id"], unique=False, schema="crm"
+    )
+    op.create_table(
+        "earlier_ledger_entries",
+        sa.Column("invoice_id", sa.BigInteger(), nullable=False),
+        sa.Column("as_of", sa.Date(), nullable=False),
+        sa.Column("revision", sa.Integer(), nullable=False),
+        sa.Column("document_type", sa.Text(), nullable=False),
+        sa.Column("issued_on", sa.Date(), nullable=True),
+        sa.Column("due_on", sa.Date(), nullable=False),
+        sa.Column("currency", sa.Text(), nullable=False),
+        sa.Column("amount", sa.Numeric(precision=19, scale=4), nullable=False),
+        sa.Column("open_amount", sa.Numeric(precision=19, scale=4), nullable=False),
+        sa.Column("disputed", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.Column("note", sa.Text(), nullable=True),
+        sa.Column("settled_on", sa.Date(), nullable=True),
+        sa.Column("feed_file_id", sa.BigInteger(), nullable=False),
+        sa.CheckConstraint("currency ~ '^[A-Z]{3}$'", name=op.f("earlier_ledger_entries_currency_check")),
+        sa.CheckConstraint(
+            "document_type = 'invoice' or (amount <= 0 and open_amount <= 0)",
+            name=op.f("earlier_ledger_entries_credit_is_negative_check"),
+        ),
+        sa.CheckConstraint(
+            "document_type in ('invoice', 'credit_note')", name=op.f("earlier_ledger_entries_document_type_check")
+        ),
+        sa.CheckConstraint("settled_on <= as_of", name=op.f("earlier_ledger_entries_settled_on_check")),
+        sa.ForeignKeyConstraint(
+            ["feed_file_id"], ["landing.feed_files.feed_file_id"], name=op.f("earlier_ledger_entries_feed_file_id_fkey")
+        ),
+        sa.ForeignKeyConstraint(
+            ["invoice_id"],
+            ["crm.invoices.invoice_id"],
+            name=op.f("earlier_ledger_entries_invoice_id_fkey"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("invoice_id", "as_of", name=op.f("earlier_ledger_entries_pkey")),
+        schema="crm",
+    )
+    op.create_index(
+        op.f("earlier_ledger_entries_feed_file_id_idx"),
+        "earlier_ledger_entries",
+        ["feed_file_id"],
+        unique=False,
+        schema="crm",
     )
