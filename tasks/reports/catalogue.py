@@ -40,6 +40,47 @@ READINGS: Mapping[str, Reading] = {
         ),
         "open_amount",
     ),
+    "due_soon": Reading(
+        "Due within seven days",
+        "due_on, customer_number, invoice_number",
+        ("customer_number", "customer_name", "invoice_number", "due_on", "currency", "open_amount", "payer_class"),
+        "open_amount",
+    ),
+    "finance_totals": Reading(
+        "Receivables per currency",
+        "currency",
+        (
+            "currency", "open_invoices", "open_amount", "overdue_invoices", "overdue_amount", "newly_overdue_amount",
+            "due_soon_amount", "oldest_days_overdue",
+        ),
+    ),
+    "dso": Reading(
+        "Days sales outstanding",
+        "currency",
+        ("currency", "receivables", "sales", "dso", "best_possible_dso", "average_days_delinquent"),
+    ),
+    "payer_class_changes": Reading(
+        "Customers whose payer class changed",
+        f"{_WORST_FIRST}, customer_number",
+        ("customer_number", "customer_name", "class_before", "payer_class", "changed_on", "reason"),
+    ),
+    "quarantined_money": Reading("Money in rows that could not be read", "currency nulls last"),
+    "reminder_outcomes": Reading(
+        "Reminders and what became of them",
+        "as_of desc, state, customer_number, currency, reminder_id",
+        ("as_of", "customer_number", "stage", "state", "state_reason", "currency", "invoices", "open_amount"),
+        "open_amount",
+    ),
+    "reminders_withheld": Reading(
+        "Who is not reminded and why",
+        "decision, reason_code, customer_number",
+        ("customer_number", "customer_name", "decision", "reason"),
+    ),
+    "reminder_tasks": Reading(
+        "What a person has to do before a reminder can go out",
+        "opened_for, kind, customer_number",
+        ("customer_number", "customer_name", "kind", "owner", "details", "opened_for"),
+    ),
     "aging": Reading(
         "Aging per customer and currency",
         "currency, total desc, customer_number",

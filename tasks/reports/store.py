@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 
 from sqlalchemy import Connection, text
@@ -55,16 +55,31 @@ def read_report(
     _check_columns(source, wanted)
     if customer is not None:
         _check_customer(connection, customer)
-    result = connection.execute(
-        text(_statement(source, as_of, customer, list(wanted), limit)),
-        {**wanted, "as_of": as_of, "limit": None if limit is None else limit + 1},
-    )
+    values = {**wanted, "as_of": as_of, "limit": None if limit is None else limit + 1}
+    found = _fetch(connection, source.name, _statement(source, as_of, customer, list(wanted), limit), values, as_of)
+    more = limit is not None and len(found.rows) > limit
+    return replace(found, rows=found.rows[:limit], more=True) if more else found
+
+
+def report_of(
+    connection: Connection, name: str, relation: str, values: Mapping[str, object], *, as_of: date | None = None
+) -> Report:
+    """The rows of ``relation``, a view or a call of a function written in this package, as the report ``name``.
+
+    For functions that take more than a day; ``values`` are bound to the names in the call.
+    """
+    statement = f"select * from {relation} order by {reading_of(name).order}"
+    return _fetch(connection, name, statement, values, as_of)
+
+
+def _fetch(
+    connection: Connection, name: str, statement: str, values: Mapping[str, object], as_of: date | None
+) -> Report:
+    result = connection.execute(text(statement), values)
     # Asked for before the rows are fetched: the driver forgets its description when it is done.
     described = result.cursor.description if result.cursor is not None else ()
     columns = tuple(Column(str(item[0]), _KINDS.get(int(str(item[1])), "text")) for item in described or ())
-    rows = tuple(tuple(row) for row in result)
-    more = limit is not None and len(rows) > limit
-    return Report(source.name, as_of, columns, rows[:limit] if more else rows, more)
+    return Report(name, as_of, columns, tuple(tuple(row) for row in result))
 
 
 def _find_source(connection: Connection, name: str, as_of: date | None) -> _Source:

@@ -1,0 +1,110 @@
+"""Reads what finance's report shows, all of it as of one moment of the database."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from datetime import date, timedelta
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from tasks.reports.finance import TREND_WEEKS, Day, Dso, FinanceReport, Quarantined, Totals, TrendPoint
+from tasks.reports.rows import Report
+from tasks.reports.store import read_report, report_of
+
+WEEK = timedelta(days=7)
+
+# Rows shown as they are, by the name of the report that has them.
+_TABLES = ("overdue_invoices", "due_soon", "aging", "payer_classes", "reminders_withheld", "reminder_tasks")
+_FLOW = "finance_report"
+
+
+def read_finance(connection: Connection, as_of: date, *, compared_with: date | None = None) -> FinanceReport:
+    """The report of a day beside an earlier one, by default a week before.
+
+    Changes of class and reminders are told since the last report that was sent, if that lies further back.
+    """
+    before = compared_with or as_of - WEEK
+    since = min(before, _last_reported(connection, as_of) or before)
+    tables = {name: read_report(connection, name, as_of=as_of) for name in _TABLES}
+    for name in ("payer_class_changes", "reminder_outcomes"):
+        tables[name] = _since(connection, name, since, as_of)
+    tables["quarantine"] = read_report(connection, "quarantine", equal={"state": "open"})
+    return FinanceReport(
+        now=_day(connection, as_of),
+        before=_day(connection, before),
+        changes_since=since,
+        trend=_trend(connection, as_of),
+        tables=tables,
+        newest_lists=_newest_lists(connection, as_of),
+    )
+
+
+def already_sent(connection: Connection, as_of: date) -> bool:
+    """Whether a report of this day has gone out to finance."""
+    return bool(connection.scalar(text(_SENT), {"flow": _FLOW, "as_of": as_of}))
+
+
+def _last_reported(connection: Connection, as_of: date) -> date | None:
+    found: date | None = connection.scalar(text(_LAST_REPORTED), {"flow": _FLOW, "as_of": as_of})
+    return found
+
+
+def _since(connection: Connection, name: str, since: date, as_of: date) -> Report:
+    values = {"since": since, "as_of": as_of}
+    return report_of(connection, name, f"report.{name}(:since, :as_of)", values, as_of=as_of)
+
+
+def _day(connection: Connection, day: date) -> Day:
+    def rows(statement: str) -> list[Mapping[str, Any]]:
+        return [dict(row) for row in connection.execute(text(statement), {"day": day}).mappings()]
+
+    totals = [Totals(**row) for row in rows(f"select {_names(Totals)} from report.finance_totals(:day)")]
+    dso = [Dso(**row) for row in rows(f"select {_names(Dso)} from report.dso(:day)")]
+    classes = rows("select payer_class, count(*)::integer as customers from report.payer_classes(:day) group by 1")
+    quarantined = rows(f"select {_names(Quarantined)} from report.quarantined_money(:day) order by currency")
+    return Day(
+        day,
+        {item.currency: item for item in totals},
+        {item.currency: item for item in dso},
+        {row["payer_class"]: row["customers"] for row in classes},
+        tuple(Quarantined(**row) for row in quarantined),
+    )
+
+
+def _names(model: type) -> str:
+    return ", ".join(field.name for field in fields(model))
+
+
+def _trend(connection: Connection, as_of: date) -> tuple[TrendPoint, ...]:
+    days = [as_of - WEEK * back for back in range(TREND_WEEKS)]
+    found = {(row.day, row.currency): row.overdue_amount for row in connection.execute(text(_TREND), {"days": days})}
+    currencies = sorted({currency for _, currency in found})
+    return tuple(
+        TrendPoint(day, code, found.get((day, code), Decimal(0))) for day in sorted(days) for code in currencies
+    )
+
+
+def _newest_lists(connection: Connection, as_of: date) -> dict[str, date]:
+    found = connection.execute(text("select source, snapshot_as_of from crm.newest_snapshots_at(:day)"), {"day": as_of})
+    return {row.source: row.snapshot_as_of for row in found}
+
+
+_LAST_REPORTED = """
+select max(as_of) from ops.run_ledger where flow = :flow and state = 'done' and not dry_run and as_of < :as_of
+"""
+
+_SENT = """
+select exists (
+    select from ops.run_ledger
+    where flow = :flow and as_of = :as_of and not dry_run and state = 'done' and (counts ->> 'mails')::integer > 0)
+"""
+
+_TREND = """
+select d.day, t.currency, t.overdue_amount
+from unnest(cast(:days as date[])) as d (day)
+cross join lateral report.finance_totals(d.day) t
+order by d.day, t.currency
+"""
