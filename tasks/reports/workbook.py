@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -26,30 +28,43 @@ def as_workbook(report: Report, *, now: datetime) -> bytes:
     Text that a spreadsheet would run as a formula gets an apostrophe in front. Dates are dates, money is a number in
     the format of its currency; Excel keeps 15 digits.
     """
-    out = io.BytesIO()
-    options = {"in_memory": True, "strings_to_formulas": False, "strings_to_urls": False, "strings_to_numbers": False}
-    book = xlsxwriter.Workbook(out, {**options, "remove_timezone": True})
-    book.set_properties({"title": reading_of(report.name).title, "created": now.replace(tzinfo=None)})
-    sheet = book.add_worksheet(reading_of(report.name).title[:31])
-    _write_header(book, sheet, report)
-    _write_rows(_Formats(book), sheet, report)
-    _arrange(sheet, report)
-    book.close()
+    title = reading_of(report.name).title
+    with new_workbook(title, now=now) as (out, book):
+        sheet = book.add_worksheet(title[:31])
+        _write_header(book, sheet, report)
+        write_rows(Formats(book), sheet, report)
+        _arrange(sheet, report)
     return out.getvalue()
 
 
-class _Formats:
+@contextmanager
+def new_workbook(title: str, *, now: datetime) -> Iterator[tuple[io.BytesIO, Any]]:
+    """A workbook in memory for a ``with`` block, in which no text can become a formula or a link; whole after it."""
+    out = io.BytesIO()
+    options = {"in_memory": True, "strings_to_formulas": False, "strings_to_urls": False, "strings_to_numbers": False}
+    book = xlsxwriter.Workbook(out, {**options, "remove_timezone": True})
+    book.set_properties({"title": title, "created": now.replace(tzinfo=None)})
+    yield out, book
+    book.close()
+
+
+class Formats:
     """The workbook's formats, each made once."""
 
     def __init__(self, book: Any) -> None:
         self._book = book
-        self._made: dict[str, Any] = {}
+        self._made: dict[tuple[tuple[str, object], ...], Any] = {}
+
+    def styled(self, **properties: object) -> Any:
+        """The format with these properties of xlsxwriter's."""
+        key = tuple(sorted(properties.items()))
+        if key not in self._made:
+            self._made[key] = self._book.add_format(properties)
+        return self._made[key]
 
     def number(self, pattern: str) -> Any:
         """The format with this number pattern."""
-        if pattern not in self._made:
-            self._made[pattern] = self._book.add_format({"num_format": pattern, "valign": "top"})
-        return self._made[pattern]
+        return self.styled(num_format=pattern, valign="top")
 
     def money(self, currency: str | None) -> Any:
         """The format of an amount in this currency."""
@@ -64,15 +79,16 @@ def _write_header(book: Any, sheet: Any, report: Report) -> None:
         sheet.write_string(0, place, column.name, right if is_numeric(column) else left)
 
 
-def _write_rows(formats: _Formats, sheet: Any, report: Report) -> None:
-    for line, record in enumerate(report.records(), start=1):
+def write_rows(formats: Formats, sheet: Any, report: Report, *, first_line: int = 1) -> None:
+    """Write the cells of a report below its header: money as numbers of its currency, days as days, text harmless."""
+    for line, record in enumerate(report.records(), start=first_line):
         currency = currency_of(record)
         for place, column in enumerate(report.columns):
             _write_cell(formats, sheet, line, place, column, record[column.name], currency)
 
 
 def _write_cell(
-    formats: _Formats, sheet: Any, line: int, place: int, column: Column, value: object, currency: str | None
+    formats: Formats, sheet: Any, line: int, place: int, column: Column, value: object, currency: str | None
 ) -> None:
     if value is None:
         return
@@ -94,10 +110,15 @@ def _text(value: object) -> str:
     return json.dumps(json_value(value), ensure_ascii=False) if isinstance(value, dict | list) else str(value)
 
 
-def _arrange(sheet: Any, report: Report) -> None:
+def widen(sheet: Any, report: Report, *, room: int = 2) -> None:
+    """Make the columns as wide as what stands in them; ``room`` in characters is for what stands beside a heading."""
     for place, column in enumerate(report.columns):
         longest = max((_length(column, row[place]) for row in report.rows[:_SAMPLE]), default=0)
-        sheet.set_column(place, place, min(max(longest, len(column.name)) + 2, _WIDEST))
+        sheet.set_column(place, place, min(max(longest + 2, len(column.name) + room), _WIDEST))
+
+
+def _arrange(sheet: Any, report: Report) -> None:
+    widen(sheet, report)
     sheet.freeze_panes(1, 0)
     if report.columns:
         sheet.autofilter(0, 0, len(report.rows), len(report.columns) - 1)
