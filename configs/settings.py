@@ -84,6 +84,9 @@ class Settings(BaseSettings):
     dkim_selector: str | None = Field(default=None, description="The selector that the key is published under.")
     dkim_domain: str | None = Field(default=None, description="The domain that the key is published for.")
     finance_emails: str = Field(default="", description="Who receives finance's reports; several with commas.")
+    finance_language: Literal["en", "bg", "pl", "nb", "sv"] = Field(
+        default="en", description="The language of finance's reports."
+    )
     engineer_emails: str = Field(default="", description="Who receives alerts about runs; several with commas.")
 
     backup_engine: Literal["core", "pgbackrest"] = Field(

@@ -21,6 +21,7 @@ quarantine = typer.Typer(no_args_is_help=True, help="Rows that could not be used
 payer_class = typer.Typer(no_args_is_help=True, help="Set a customer's payer class by hand, for a time and a reason.")
 
 ON_A_SCREEN = 50
+FINANCE = "finance"
 T = TypeVar("T")
 
 Reason = Annotated[str, typer.Option("--reason", help="Why; it is kept with the decision.")]
@@ -36,10 +37,13 @@ def report(
     limit: Annotated[int | None, typer.Option(min=0, help="At most so many rows; 0 for all.")] = None,
 ) -> None:
     """Print a report: open-invoices, overdue-invoices, aging, payer-classes, settled-invoices, quarantine, feed-files,
-    feed-freshness, organization-card, runs, and every other view of schema report.
+    feed-freshness, organization-card, runs, and every other view of schema report; or finance: the whole weekly report.
 
     With --as-of a past day answers with what was true then. On a terminal the first 50 rows are shown.
     """
+    if name.strip().lower() == FINANCE:
+        deliver_finance(form=form, to=to, as_of=as_of, narrowed=customer is not None or limit is not None)
+        return
     deliver(name, form=form, to=to, limit=limit, as_of=as_of, customer=customer)
 
 
@@ -90,6 +94,29 @@ def deliver(
         _print(found)
     else:
         write_out(_rendered(found, chosen), to)
+
+
+def deliver_finance(*, form: Format | None, to: Path | None, as_of: date | None, narrowed: bool) -> None:
+    """Make finance's report of a day and print its text, or write it as page, workbook or figures; no mail is sent."""
+    from tasks.errors import UsageError
+    from tasks.reports.finance_files import finance_json, make_files
+    from tasks.reports.finance_store import read_finance
+
+    chosen = _form(form, to)
+    if narrowed or chosen is Format.csv:
+        raise UsageError(
+            "The finance report is a whole: it cannot be narrowed to a customer or some rows, nor be one table.",
+            hint="Take --format table, json, html or xlsx; the lists in it are reports of their own.",
+        )
+    settings = settings_in_force()
+    day = as_of or today_in(settings)
+    found = on_database(lambda connection: read_finance(connection, day))
+    if chosen is Format.json:
+        write_out(finance_json(found).encode(), to)
+        return
+    files = make_files(found, settings.finance_language, now=datetime.now(UTC))
+    contents = {Format.html: files.page_html.encode(), Format.xlsx: files.workbook}
+    write_out(contents.get(chosen, files.text.encode()), to)
 
 
 def on_database(read: Callable[[Connection], T]) -> T:

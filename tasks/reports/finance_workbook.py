@@ -56,7 +56,7 @@ _ITEMS = (
 SHEETS = (
     Sheet("overdue_invoices", "overdue", "Overdue", _ITEMS),
     Sheet("due_soon", "due_soon", "DueSoon", tuple(name for name in _ITEMS if name != "days_overdue")),
-    Sheet("aging", "aging", "Aging"),
+    Sheet("aging", "aging", "Aging", ("customer_number", "customer_name", "currency", *BUCKETS, "total")),
     Sheet("payer_classes", "classes", "PayerClasses", (
         "customer_number", "customer_name", "payer_class", "reason", "valid_from", "rule_id", "rule_version",
     )),
@@ -92,7 +92,7 @@ def add_table_sheet(book: Any, formats: Formats, sheet: Sheet, report: Report, w
     shown = report.only(sheet.columns) if sheet.columns else report
     shown = Report(shown.name, shown.as_of, shown.columns, shown.rows[:MOST_ROWS])
     page = book.add_worksheet(sheet_name(words(sheet.title)))
-    _print_setup(page, words(sheet.title), landscape=True)
+    _print_setup(page, words(sheet.title))
     if not shown.rows:
         page.write_string(0, 0, words("no_rows"))
         return page
@@ -137,9 +137,8 @@ def _fill_words(
         page.conditional_format(*area, rule)
 
 
-def _print_setup(page: Any, title: str, *, landscape: bool) -> None:
-    if landscape:
-        page.set_landscape()
+def _print_setup(page: Any, title: str) -> None:
+    page.set_landscape()
     page.set_paper(_A4)
     page.set_margins(left=0.5, right=0.5, top=0.8, bottom=0.7)
     page.fit_to_pages(1, 0)
@@ -163,7 +162,7 @@ class _Summary:
         self.page.set_column(0, 0, 26)
         self.page.set_column(1, 8, 15)
         self.page.hide_gridlines(2)
-        _print_setup(self.page, self.words("title", day=self.report.as_of), landscape=False)
+        _print_setup(self.page, self.words("title", day=self.report.as_of))
         self._text(self.words("title", day=self.report.as_of), bold=True, font_size=16)
         self._text(self.words("compared", day=self.report.before.day), font_color="#566070")
         for item in notices(self.report):
