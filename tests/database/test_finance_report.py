@@ -96,7 +96,7 @@ def test_the_trend_ends_with_what_is_overdue_now(spring: Books) -> None:
 
 
 def test_changes_of_class_are_the_difference_of_two_days(spring: Books) -> None:
-    """Who changed is who has another class than on the earlier day; nobody is left out, and the reason is the new one."""
+    """Who changed is who has another class than on the earlier day; nobody is left out; the reason is the new one."""
     total = 0
     for back in (1, 2, 4):
         since = MONDAY - WEEK * back
