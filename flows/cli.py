@@ -12,7 +12,19 @@ from typing import Annotated
 
 import typer
 
-from flows.commands import backfill, demo, feeds, history, quality, quarantine, reading, servers, status, taking_in
+from flows.commands import (
+    backfill,
+    demo,
+    feeds,
+    history,
+    quality,
+    quarantine,
+    reading,
+    retention,
+    servers,
+    status,
+    taking_in,
+)
 from flows.commands.screen import interrupted, show_bug, show_error
 
 app = typer.Typer(
@@ -33,6 +45,7 @@ app.command(rich_help_panel=ANSWERS)(reading.report)
 app.add_typer(reading.payer_class, name="payer-class", rich_help_panel=ANSWERS)
 app.add_typer(history.history, name="history", rich_help_panel=ANSWERS)
 app.add_typer(quality.quality, name="quality", rich_help_panel=ANSWERS)
+app.add_typer(retention.retention, name="retention", rich_help_panel=WORK)
 app.command(rich_help_panel=WORK)(taking_in.run)
 app.command(rich_help_panel=WORK)(servers.up)
 app.command(rich_help_panel=WORK)(servers.down)

@@ -15,6 +15,7 @@ import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tasks.erasures.ledger_file import ledger_of
 from tasks.errors import Refused
 
 _BLOCK = 64  # bytes of a block of SHA-256
@@ -59,7 +60,7 @@ def hash_sql(*parts: str) -> str:
     )
 
 
-def key_of(home: Path, *, ledger_has_lines: bool = False) -> ErasureKey:
+def key_of(home: Path) -> ErasureKey:
     """The installation's key, made on first use.
 
     Raises:
@@ -67,9 +68,9 @@ def key_of(home: Path, *, ledger_has_lines: bool = False) -> ErasureKey:
     """
     path = home / "keys" / "erasure.key"
     if not path.exists():
-        if ledger_has_lines:
+        if any(subject.key or subject.address for line in ledger_of(home).read() for subject in line.subjects):
             raise Refused(
-                f"{path} is missing, but the erasure ledger has lines made with it. Nothing was changed.",
+                f"{path} is missing, but the erasure ledger has hashes made with it. Nothing was changed.",
                 hint="Restore the key from the encrypted part of a backup; a new one would recognise nobody.",
             )
         _create(path)

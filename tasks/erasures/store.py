@@ -6,7 +6,7 @@ and their history. Who dies in between has written a line for something that did
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -28,10 +28,18 @@ def hold_off_holds(connection: Connection) -> None:
     connection.execute(text(f"select pg_advisory_xact_lock_shared({HOLD_LOCK})"))
 
 
-def let_go(connection: Connection, identity: Identity, ids: Sequence[int], *, delete: bool) -> dict[str, int]:
+def let_go(
+    connection: Connection,
+    identity: Identity,
+    ids: Sequence[int],
+    *,
+    delete: bool,
+    blanks: Mapping[str, str] | None = None,
+) -> dict[str, int]:
     """Delete these records, or blank what is personal where something refers to them, and erase their history.
 
-    Held records are passed over, whatever was asked. Returns ``deleted``, ``anonymised`` and ``history`` (values).
+    Held records are passed over, whatever was asked. ``blanks`` says what columns become where a rule says otherwise
+    than the table. Returns ``deleted``, ``anonymised`` and ``history`` (values).
     """
     if not ids:
         return {"deleted": 0, "anonymised": 0, "history": 0}
@@ -39,10 +47,9 @@ def let_go(connection: Connection, identity: Identity, ids: Sequence[int], *, de
     free = not_held(*identity.subjects)
     deleted: Sequence[int] = ()
     if delete:
-        deleted = connection.scalars(
-            text(_delete_statement(identity, _references(connection, identity), free)), bound
-        ).all()
-    anonymised = connection.scalars(text(_blank_statement(identity, free)), bound).all()
+        statement = _delete_statement(identity, _references(connection, identity), free)
+        deleted = connection.scalars(text(statement), bound).all()
+    anonymised = connection.scalars(text(_blank_statement(identity, blanks or identity.blanks, free)), bound).all()
     gone = [*deleted, *anonymised]
     values = erase_values(connection, identity.table, gone, identity.history) if gone else 0
     return {"deleted": len(deleted), "anonymised": len(anonymised), "history": values}
@@ -59,22 +66,24 @@ def _delete_statement(identity: Identity, references: Sequence[tuple[str, str]],
     )
 
 
-def _blank_statement(identity: Identity, free: str) -> str:
-    blanks = ", ".join(f"{name} = {blank}" for name, blank in identity.blanks.items())
+def _blank_statement(identity: Identity, blanks: Mapping[str, str], free: str) -> str:
+    assignments = ", ".join(f"{name} = {blank}" for name, blank in blanks.items())
+    differs = " or ".join(f"r.{name} is distinct from {blank}" for name, blank in blanks.items())
     return (
-        f"update {identity.entity} t set {blanks} from {identity.records}"
-        f" where t.{identity.key} = r.{identity.key} and r.{identity.key} = any(:ids) and {identity.differs} and {free}"
+        f"update {identity.entity} t set {assignments} from {identity.records}"
+        f" where t.{identity.key} = r.{identity.key} and r.{identity.key} = any(:ids) and ({differs}) and {free}"
         f" returning t.{identity.key}"
     )
 
 
 def _references(connection: Connection, identity: Identity) -> list[tuple[str, str]]:
-    """Tables and columns that refer to this one and do not go along with it."""
+    """Tables and columns that refer to this one and would refuse its end."""
     rows = connection.execute(
         text(
             "select c.conrelid::regclass::text as child, a.attname as column_name from pg_constraint c"
             " join pg_attribute a on a.attrelid = c.conrelid and a.attnum = c.conkey[1]"
-            " where c.contype = 'f' and c.confrelid = cast(:parent as regclass) and c.confdeltype <> 'c' order by 1, 2"
+            " where c.contype = 'f' and c.confrelid = cast(:parent as regclass) and c.confdeltype in ('a', 'r')"
+            " order by 1, 2"
         ),
         {"parent": identity.entity},
     ).all()

@@ -118,8 +118,9 @@ def test_the_key_is_made_once_kept_secret_and_never_replaced(tmp_path: Path) -> 
     with pytest.raises(Refused, match="32 bytes"):
         key_of(tmp_path)
     path.unlink()
+    ledger_of(tmp_path).append([_entry("a")])
     with pytest.raises(Refused, match="missing"):
-        key_of(tmp_path, ledger_has_lines=True)
+        key_of(tmp_path)
 
 
 def test_an_address_is_recognised_however_it_is_written() -> None:

@@ -1,0 +1,277 @@
+"""Carrying a plan out, a few milliseconds at a time, so that whoever writes beside it hardly notices.
+
+Every batch is one transaction: look which rows are due and free of holds, write them into the erasure ledger, destroy
+them, note how far it came. Holds are looked at inside the destroying statement, and none can be placed in the middle of
+a batch. Rows that somebody else has locked are passed over and come back to. A process that is killed leaves the plan
+where its last batch was; applied again, the plan goes on from there.
+
+    keyset   people, in the order of their key: locked one by one (SKIP LOCKED), each with its line in the ledger
+    pages    everything else, by ranges of the table's pages: no index is needed to find the rows, none to reach them
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from psycopg.errors import LockNotAvailable
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import OperationalError
+
+from tasks.erasures.identities import IDENTITIES, Identity
+from tasks.erasures.keys import ErasureKey
+from tasks.erasures.ledger_file import Entry, ErasureLedger, Line, Subject
+from tasks.erasures.store import hold_off_holds, let_go, mirror
+from tasks.history.store import name_session
+from tasks.retention.planning import Item
+from tasks.retention.selection import Selection
+
+LOCK_TIMEOUT_MS = 40
+TARGET_SECONDS = 0.012
+_PASSES = 3
+_PATIENCE = 8  # batches in a row that met a lock, before the rest is left to the next pass
+
+
+@dataclass
+class Pace:
+    """How many pages or rows a batch takes: it grows while batches are short and shrinks when one holds others up."""
+
+    size: float
+    smallest: int
+    largest: int
+    target: float = TARGET_SECONDS
+
+    def after(self, seconds: float) -> None:
+        """Learn from a batch that took so long."""
+        factor = min(2.0, max(0.5, self.target / max(seconds, 1e-6)))
+        self._set(self.size * factor)
+
+    def was_in_the_way(self) -> None:
+        """Learn from a batch that met a lock it did not get."""
+        self._set(self.size / 2)
+
+    def _set(self, size: float) -> None:
+        self.size = min(float(self.largest), max(float(self.smallest), size))
+
+    def __int__(self) -> int:
+        return int(self.size)
+
+
+@dataclass(frozen=True)
+class Purge:
+    """What every batch needs: where, for which plan and run, who acts, the ledger and its key, and the time."""
+
+    engine: Engine
+    plan_id: int
+    run_id: int
+    actor: str
+    ledger: ErasureLedger
+    key: ErasureKey
+    now: datetime
+
+
+Told = Callable[[int], None]
+
+
+def _untold(_: int) -> None:
+    return None
+
+
+def apply_item(purge: Purge, item: Item, selection: Selection, told: Told = _untold) -> int:
+    """Carry one item out and return the rows that went; ``told`` hears of each batch's rows.
+
+    It ends when a pass over the table met no locked row, after three passes at most: what somebody kept locked all the
+    while is due again in the next plan.
+    """
+    if item.ended_at is not None:
+        return 0
+    apply = _apply_keyset if item.strategy == "keyset" else _apply_pages
+    gone = apply(purge, item, selection, told)
+    with purge.engine.begin() as connection:
+        connection.execute(
+            text(
+                "update ops.retention_plan_items set ended_at = :now where plan_id = :plan_id and position = :position"
+            ),
+            {"now": purge.now, "plan_id": purge.plan_id, "position": item.position},
+        )
+    return gone
+
+
+def _begin(connection: Connection, purge: Purge) -> None:
+    connection.execute(text(f"set local lock_timeout = {LOCK_TIMEOUT_MS}"))
+    name_session(connection, purge.run_id, purge.actor)
+
+
+def _note(connection: Connection, purge: Purge, item: Item, rows: int, reached: int) -> None:
+    connection.execute(
+        text(
+            "update ops.retention_plan_items set done = done + :rows, reached = greatest(reached, :reached)"
+            " where plan_id = :plan_id and position = :position"
+        ),
+        {"rows": rows, "reached": reached, "plan_id": purge.plan_id, "position": item.position},
+    )
+
+
+def _entry(purge: Purge, item: Item, subjects: list[Subject]) -> Entry:
+    return Entry(
+        at=purge.now,
+        kind="erasure",
+        entity=item.entity,
+        rule_id=item.rule_id,
+        rule_version=item.rule_version,
+        reference=f"plan {purge.plan_id}, clocks through {item.horizon}",
+        subjects=subjects,
+    )
+
+
+# --- people, one by one -------------------------------------------------------------------------------------------
+
+
+def _apply_keyset(purge: Purge, item: Item, selection: Selection, told: Told) -> int:
+    identity, pace, gone = IDENTITIES[item.entity], Pace(500, 50, 5_000), 0
+    after, failures = item.reached, 0
+    for _ in range(_PASSES):
+        while failures < _PATIENCE and item.done + gone < item.allowed:
+            began = time.perf_counter()
+            batch = _keyset_batch(purge, item, selection, identity, after, int(pace))
+            if batch is None:
+                pace.was_in_the_way()
+                failures += 1
+                continue
+            if batch.newest is None:
+                break
+            gone, after, failures = gone + batch.rows, batch.newest, 0
+            told(batch.rows)
+            pace.after(time.perf_counter() - began)
+        if not _is_left(purge, item, selection):
+            break
+        after, failures = 0, 0
+    return gone
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """The rows that went and the key of the last one looked at, None where none was left."""
+
+    rows: int
+    newest: int | None
+
+
+def _keyset_batch(
+    purge: Purge, item: Item, selection: Selection, identity: Identity, after: int, size: int
+) -> _Batch | None:
+    """One batch; None where a lock could not be had in time: nothing of it was done, and its line is voided."""
+    lines: list[Line] = []
+    try:
+        with purge.engine.begin() as connection:
+            _begin(connection, purge)
+            hold_off_holds(connection)
+            found = connection.execute(
+                text(_due_statement(identity, selection)),
+                {**selection.bound, **purge.key.bound(), "after": after, "size": size},
+            ).all()
+            if not found:
+                return _Batch(0, None)
+            lines = purge.ledger.append(
+                [_entry(purge, item, [Subject(row.external_id, row.key_hash) for row in found])]
+            )
+            ids = [int(row.id) for row in found]
+            went = let_go(connection, identity, ids, delete=item.action == "delete", blanks=selection.blanks)
+            mirror(connection, lines)
+            rows = went["deleted"] + went["anonymised"]
+            _note(connection, purge, item, rows, ids[-1])
+        return _Batch(rows, ids[-1])
+    except OperationalError as error:
+        if not isinstance(error.orig, LockNotAvailable):
+            raise
+        if lines:
+            purge.ledger.append([Entry(at=purge.now, kind="void", refers_to=[line.sequence for line in lines])])
+        return None
+
+
+def _due_statement(identity: Identity, selection: Selection) -> str:
+    return (
+        f"select r.{identity.key} as id, r.external_id::text as external_id, {identity.key_hash} as key_hash"
+        f" from {identity.records} where r.{identity.key} > :after and {selection.condition}"
+        f" order by r.{identity.key} limit :size for update of r skip locked"
+    )
+
+
+def _is_left(purge: Purge, item: Item, selection: Selection) -> bool:
+    """Whether rows were passed over because somebody had them locked."""
+    with purge.engine.connect() as connection:
+        statement = f"select exists (select from {item.entity} r where {selection.condition})"
+        return bool(connection.scalar(text(statement), dict(selection.bound)))
+
+
+# --- everything else, by pages ------------------------------------------------------------------------------------
+
+
+def _apply_pages(purge: Purge, item: Item, selection: Selection, told: Told) -> int:
+    purge_line = purge.ledger.append([_entry(purge, item, [])])
+    with purge.engine.begin() as connection:
+        mirror(connection, purge_line)
+        pages = _pages_of(connection, item.entity)
+    statement = text(_pages_statement(item.entity, selection))
+    left, gone = [(item.reached, pages)], 0
+    for _ in range(_PASSES):
+        locked: list[tuple[int, int]] = []
+        pace = Pace(64, 1, 4_000)
+        for low, high in _ranges(left, pace):
+            if item.done + gone >= item.allowed:
+                return gone
+            began = time.perf_counter()
+            rows = _pages_batch(purge, item, selection, statement, low, high)
+            if rows is None:
+                pace.was_in_the_way()
+                locked.append((low, high))
+                continue
+            gone += rows
+            told(rows)
+            pace.after(time.perf_counter() - began)
+        if not locked:
+            break
+        left = locked
+        time.sleep(LOCK_TIMEOUT_MS / 1000)
+    return gone
+
+
+def _ranges(spans: list[tuple[int, int]], pace: Pace) -> Iterator[tuple[int, int]]:
+    """Ranges of pages over these spans, each as long as the pace is by then."""
+    for first, last in spans:
+        low = first
+        while low < last:
+            high = min(low + int(pace), last)
+            yield low, high
+            low = high
+
+
+def _pages_of(connection: Connection, table: str) -> int:
+    statement = "select pg_relation_size(cast(:table as regclass)) / current_setting('block_size')::bigint"
+    return int(connection.scalar(text(statement), {"table": table}) or 0)
+
+
+def _pages_statement(table: str, selection: Selection) -> str:
+    where = f"r.ctid >= cast(:low as tid) and r.ctid < cast(:high as tid) and {selection.condition}"
+    if not selection.blanks:
+        return f"delete from {table} r where {where}"
+    blanks = ", ".join(f"{column} = {blank}" for column, blank in selection.blanks.items())
+    return f"update {table} r set {blanks} where {where}"
+
+
+def _pages_batch(purge: Purge, item: Item, selection: Selection, statement: object, low: int, high: int) -> int | None:
+    """One range; None where a lock could not be had in time, which leaves nothing of it."""
+    bound = {**selection.bound, **purge.key.bound(), "low": f"({low},0)", "high": f"({high},0)"}
+    try:
+        with purge.engine.begin() as connection:
+            _begin(connection, purge)
+            hold_off_holds(connection)
+            rows = connection.execute(statement, bound).rowcount  # type: ignore[call-overload]
+            _note(connection, purge, item, rows, high if item.reached <= low else 0)
+            return int(rows)
+    except OperationalError as error:
+        if isinstance(error.orig, LockNotAvailable):
+            return None
+        raise
