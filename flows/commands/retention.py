@@ -96,16 +96,23 @@ def apply(
 
 
 @retention.command("lint")
-def lint(as_of: AsOf = None) -> None:
+def check_rules(as_of: AsOf = None) -> None:
     """Check the rules: every personal column covered, nothing unreachable, no circle; exit code 3 otherwise."""
-    from tasks.retention.plan_store import checked_rules
+    from tasks.errors import Refused
+    from tasks.retention.plan_store import read_policies, read_schema
+    from tasks.retention.policies import lint
 
-    def look(connection: Connection, settings: Settings) -> int:
-        day = as_of or today_in(settings)
-        rules = checked_rules(connection, as_of=day, on=day, zone=settings.business_timezone)
-        return len(rules.policies)
+    def look(connection: Connection, settings: Settings) -> tuple[int, list[str]]:
+        policies = read_policies(connection, as_of or today_in(settings))
+        return len(policies), lint(policies, read_schema(connection))
 
-    out().print(f"{as_retention(look)} rules are sound: every personal column has one, and each can apply.")
+    count, wrong = as_retention(look)
+    if wrong:
+        raise Refused(
+            f"{len(wrong)} thing(s) are wrong with the {count} rules." + "".join(f"\n  - {line}" for line in wrong),
+            hint="Correct the rules; configs/rules/retention_policy.csv shows how each is written.",
+        )
+    out().print(f"{count} rules are sound: every personal column has one, and each can apply.")
 
 
 @retention.command("hold")

@@ -18,7 +18,8 @@ class Identity:
 
     ``records`` is its FROM clause, ``key`` its primary key, ``key_hash`` and ``address_hash`` are SQL for the keyed
     hashes of a row, ``subjects`` the external ids under which a hold on it may stand. ``blanks`` says what each
-    personal column becomes where the row must stay; ``history`` which columns go from its history, None for all.
+    personal column becomes where the row must stay; ``history`` which columns go from its history, None for all;
+    ``derived`` is the table made of it, whose rows go along.
     """
 
     entity: str
@@ -29,6 +30,7 @@ class Identity:
     subjects: tuple[str, ...]
     blanks: Mapping[str, str]
     history: tuple[str, ...] | None
+    derived: str
 
     @property
     def table(self) -> str:
@@ -58,6 +60,7 @@ CONTACTS = Identity(
         "phone": "null",
     },
     history=None,
+    derived="crm.contact_keys",
 )
 
 # The customer number stays: invoices hang on it, which bookkeeping law keeps.
@@ -70,6 +73,7 @@ ORGANIZATIONS = Identity(
     subjects=("r.external_id",),
     blanks={"name": f"'{ERASED}'", "vat_number": "null", "owner": "null"},
     history=("name", "vat_number", "owner"),
+    derived="crm.organization_keys",
 )
 
 IDENTITIES: Mapping[str, Identity] = {identity.entity: identity for identity in (CONTACTS, ORGANIZATIONS)}

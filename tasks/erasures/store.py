@@ -50,6 +50,9 @@ def let_go(
         statement = _delete_statement(identity, _references(connection, identity), free)
         deleted = connection.scalars(text(statement), bound).all()
     anonymised = connection.scalars(text(_blank_statement(identity, blanks or identity.blanks, free)), bound).all()
+    connection.execute(
+        text(f"delete from {identity.derived} where {identity.key} = any(:ids)"), {"ids": list(anonymised)}
+    )
     gone = [*deleted, *anonymised]
     values = erase_values(connection, identity.table, gone, identity.history) if gone else 0
     return {"deleted": len(deleted), "anonymised": len(anonymised), "history": values}

@@ -116,7 +116,14 @@ ENTITIES: Mapping[str, Entity] = {
         Entity(
             "crm.ledger_entries",
             "invoice_id",
-            {"settled": "greatest(r.due_on, r.issued_on, r.settled_on)"},
+            {"settled": "(case when r.settled_on is not null then greatest(r.due_on, r.issued_on, r.settled_on) end)"},
+            (_of_invoice("external_id"),),
+            _of_invoice("country"),
+        ),
+        Entity(
+            "crm.earlier_ledger_entries",
+            "invoice_id",
+            {"settled": "(case when r.settled_on is not null then greatest(r.due_on, r.issued_on, r.settled_on) end)"},
             (_of_invoice("external_id"),),
             _of_invoice("country"),
         ),
@@ -195,6 +202,15 @@ ENTITIES: Mapping[str, Entity] = {
             {"closed": _day("closed_at")},
             (_of_organization("external_id"),),
             _of_organization("country"),
+        ),
+        Entity(
+            "ops.duplicate_merges",
+            "merge_id",
+            {"merged": _day("merged_at")},
+            (
+                "(select o.external_id from crm.organizations o where o.organization_id = r.kept_id)",
+                "(select o.external_id from crm.organizations o where o.organization_id = r.merged_id)",
+            ),
         ),
         Entity("ops.run_ledger", "run_id", {"ended": _day("ended_at")}),
         Entity("ops.egress_log", "egress_id", {"at": _day("at")}),

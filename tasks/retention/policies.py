@@ -133,12 +133,12 @@ def _group(policy: Policy) -> tuple[str, str, str]:
 
 
 def check(policies: Sequence[Policy], schema: Schema) -> None:
-    """Refuse a set of rules that is not sound.
+    """Refuse a set of rules that is not sound. A column without a rule stops nothing: what has one goes all the same.
 
     Raises:
         Refused: naming everything that is wrong.
     """
-    wrong = lint(policies, schema)
+    wrong = unsound(policies, schema)
     if wrong:
         raise Refused(
             f"{len(wrong)} thing(s) are wrong with the retention policies; nothing was planned."
@@ -148,10 +148,14 @@ def check(policies: Sequence[Policy], schema: Schema) -> None:
 
 
 def lint(policies: Sequence[Policy], schema: Schema) -> list[str]:
-    """Everything that is wrong with a set of rules; empty for a sound one."""
+    """Everything that is wrong with a set of rules, personal columns without one included; empty for a good one."""
+    return [*unsound(policies, schema), *_uncovered(policies, schema)]
+
+
+def unsound(policies: Sequence[Policy], schema: Schema) -> list[str]:
+    """What keeps a set of rules from being applied."""
     return [
         *(problem for policy in policies for problem in _wrong_with(policy, schema)),
-        *_uncovered(policies, schema),
         *_unreachable(policies),
         *_wrong_order(policies, schema),
     ]

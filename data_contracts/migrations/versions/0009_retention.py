@@ -240,5 +240,8 @@ _GRANTS = (
     "grant select on all tables in schema crm, landing, rules, ops to kontor_retention",
     "grant update, delete on all tables in schema crm, landing to kontor_retention",
     "grant update on ops.run_ledger to kontor_retention",
-    "grant delete on ops.payer_class_history to kontor_retention",
+    (
+        "grant delete, update on ops.payer_class_history, ops.reminder_decisions, ops.reminder_holds,"
+        " ops.reminder_tasks, ops.duplicate_merges, ops.duplicate_pairs to kontor_retention"
+    ),
 )
