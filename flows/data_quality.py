@@ -11,7 +11,7 @@ Runbook:         docs/runbooks/data_quality.md
 from __future__ import annotations
 
 from tasks.quality.parameters import QualityParameters
-from tasks.quality.steps import check_tables, conclude, open_quality_run, read_rules, report_quality
+from tasks.quality.steps import ask_again, check_tables, conclude, open_quality_run, read_rules, report_quality
 from tasks.steps import business_flow
 
 EVERYTHING_TODAY = QualityParameters()
@@ -26,8 +26,9 @@ def data_quality(parameters: QualityParameters = EVERYTHING_TODAY) -> dict[str, 
 
         # Check and write: every failing record with its reason; incidents follow in the same transaction.
         checked = check_tables(run, contracts)
+        opinion = ask_again(run, contracts)
 
         # Report: what failed, and apart from it what could not be asked; the latter ends the run partly done.
         counts = report_quality(run, checked)
-        conclude(checked)
+        conclude(checked, opinion)
         return counts

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from tasks.feeds.parameters import FeedParameters
 from tasks.feeds.steps import conclude, find_files, open_feed_run, replay_rows, report_files, take_in_all
-from tasks.payments.steps import PAYMENT_FEEDS, PAYMENT_REPLAYS, classify_payers, report_payments
+from tasks.payments.steps import PAYMENT_FEEDS, PAYMENT_REPLAYS, classify_payers, report_payments, require_rules
 from tasks.steps import business_flow
 
 EVERYTHING_NEW = FeedParameters()
@@ -22,8 +22,9 @@ EVERYTHING_NEW = FeedParameters()
 def payment_sync(parameters: FeedParameters = EVERYTHING_NEW) -> dict[str, int]:
     """Take in what accounting sent and return the counts of rows and files by outcome."""
     with open_feed_run("payment_sync", parameters) as run:
-        # Check: what is new, and which contract reads it.
+        # Check: what is new, which contract reads it, and that the rules hold without which nothing is settled.
         files = find_files(run, list(PAYMENT_FEEDS))
+        require_rules(run, files)
 
         # Read and write: one file, one transaction; a file that cannot be trusted is refused as a whole.
         outcomes = take_in_all(run, files, PAYMENT_FEEDS)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tasks.artifacts import markdown_table, payer_class_rows, summary
+from tasks.feeds.intake import InboxFile
 from tasks.feeds.steps import Applies, FeedRun
 from tasks.payments.classes import classify
 from tasks.payments.store import (
@@ -12,10 +15,19 @@ from tasks.payments.store import (
     classification_due_since,
     settle_classification,
 )
+from tasks.quality_gate import require_quality
 from tasks.steps import READ_STEP, WRITE_STEP, log_event, publish_summary, step
 
 PAYMENT_FEEDS: Applies = {"open_items": apply_snapshot, "settled_items": apply_ledger}
 PAYMENT_REPLAYS: Applies = {"open_items": apply_replayed, "settled_items": apply_ledger}
+
+
+@step(READ_STEP)
+def require_rules(run: FeedRun, files: Sequence[InboxFile]) -> None:
+    """Raise Refused where there are files to settle by and a rule of data quality that this flow requires fails."""
+    if files and not run.given.dry_run:
+        with run.engine.connect() as connection:
+            require_quality(connection, run.run.flow, run.run.as_of)
 
 
 @step(WRITE_STEP)

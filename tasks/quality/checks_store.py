@@ -235,7 +235,7 @@ def _pass_statement(contract: TableContract, rules: Sequence[Rule]) -> str:
     either = " or ".join(f"f{place}" for place in range(len(rules)))
     return (
         "insert into failing_record (rule_id, record_key, record_id, organization_id, invoice_id, reason)"
-        f" select f.rule_id, {contract.record_key}, {contract.record or 'null::bigint'},"
+        f" select f.rule_id, coalesce({contract.record_key}, '?'), {contract.record or 'null::bigint'},"
         f" {contract.organization or 'null::bigint'}, {contract.invoice or 'null::bigint'}, f.reason"
         f" from (select r.*, {flags} from ({rows_of(contract)}) r) r"
         f" cross join lateral (values {listed}) f (rule_id, failed, reason) where ({either}) and f.failed"

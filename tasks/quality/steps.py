@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine
 
 from configs.settings import Settings, load_settings
 from tasks.artifacts import markdown_table, summary
-from tasks.database import engine_for
+from tasks.database import FLOWS, database_url, engine_for
 from tasks.errors import PartlyDone
 from tasks.ledger import Run
 from tasks.quality.checks_store import Result, check_table, create_failing, in_force
@@ -126,6 +126,22 @@ def _counts(checked: Checked) -> dict[str, int]:
     }
 
 
+@step(WRITE_STEP)
+def ask_again(run: QualityRun, contracts: Sequence[TableContract]) -> list[Result]:
+    """Great Expectations' answers to the same rules, kept beside ours; none where nobody asked for them."""
+    if not run.parameters.second_opinion:
+        return []
+    from tasks.quality.second_opinion import ENGINE, ask  # seconds that no other run should wait for
+
+    url = database_url(run.settings, FLOWS).render_as_string(hide_password=False)
+    results = [result for contract in contracts for result in ask(url, FLOWS, contract, run.as_of)]
+    if not run.parameters.dry_run:
+        with run.engine.begin() as connection:
+            keep_results(connection, run.run.run_id, run.as_of, results, ENGINE)
+    log_event("second_opinion", run_id=run.run.run_id, rules=len(results))
+    return results
+
+
 @step(READ_STEP)
 def report_quality(run: QualityRun, checked: Checked) -> dict[str, int]:
     """Publish every rule's answer, errors apart from failures; returns the counts."""
@@ -155,12 +171,13 @@ def report_quality(run: QualityRun, checked: Checked) -> dict[str, int]:
     return counts
 
 
-def conclude(checked: Checked) -> None:
+def conclude(checked: Checked, opinion: Sequence[Result] = ()) -> None:
     """End the flow failed, not green, where a rule could not be asked; that data are bad is what it exists to find.
 
     Raises:
-        PartlyDone: naming the rules that could not be asked, and why.
+        PartlyDone: naming the rules that could not be asked, and why, or those on which the two engines differ.
     """
+    _conclude_opinion(checked, opinion)
     errors = checked.in_state("error")
     if not errors:
         return
@@ -169,3 +186,17 @@ def conclude(checked: Checked) -> None:
         f"{len(checked.results) - len(errors)} of {len(checked.results)} rules were checked; these could not be:{told}",
         hint="The table is not what its contract in data_contracts/quality says; mend one of the two and run again.",
     )
+
+
+def _conclude_opinion(checked: Checked, opinion: Sequence[Result]) -> None:
+    if not opinion:
+        return
+    from tasks.quality.second_opinion import differences
+
+    differing = differences(checked.results, opinion)
+    if differing:
+        raise PartlyDone(
+            "The data were checked; on these rules the second engine counts otherwise:"
+            + "".join(f"\n  - {told}" for told in differing),
+            hint="Where data changed between the two, run it again; else the contract means two things: report it.",
+        )

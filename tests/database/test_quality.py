@@ -20,6 +20,7 @@ from tasks.quality.contracts import TableContract, list_table_contracts, load_ta
 from tasks.quality.incidents_store import fetch_incident, waive
 from tasks.quality.parameters import QualityParameters
 from tasks.quality.steps import Checked, QualityRun
+from tasks.quality_gate import require_quality
 from tests.ledgers import Books, item, write_csv
 from tests.quality_samples import BAD, BOUNDARY, DAY, over_rows
 
@@ -307,3 +308,36 @@ def test_figures_that_jump_are_told_once_there_is_history(books: Books) -> None:
 
 def _usual(checked: Checked) -> Result:
     return next(result for result in checked.results if result.rule.kind == "usual")
+
+
+# --- what other flows require -----------------------------------------------------------------------------------------
+
+
+def test_a_flow_is_stopped_by_an_incident_that_it_requires_not_to_be(books: Books) -> None:
+    """With a list 16 days old reminders stop, with the incident's number; waived, or for payment_sync, they do not."""
+    day = TODAY + timedelta(days=16)
+    with database.engine_for(books.settings).begin() as connection:
+        require_quality(connection, "overdue_reminders", day)
+    check(books.settings, day)
+    [incident] = books.read("select incident_id from ops.quality_incidents where rule_id = 'feed_open_items_fresh'")
+    with database.engine_for(books.settings).begin() as connection:
+        with pytest.raises(Refused, match=rf"incident {incident['incident_id']}, feed_open_items_fresh") as caught:
+            require_quality(connection, "overdue_reminders", day)
+        assert f"kontor quality waive {incident['incident_id']}" in caught.value.hint
+        require_quality(connection, "payment_sync", day)
+        waive(connection, incident["incident_id"], day, "accounting is on holiday", "anna", day)
+        require_quality(connection, "overdue_reminders", day)
+
+
+def test_a_required_rule_that_could_not_be_asked_stops_too(books: Books) -> None:
+    """Nobody knows whether it holds, so it does not."""
+    check(books.settings, TODAY)
+    with database.engine_for(books.settings, database.OWNER).begin() as connection:
+        connection.execute(
+            text(
+                "update ops.quality_results set state = 'error', failing = null, error = 'SQLSTATE 42P01'"
+                " where rule_id = 'invoices_columns'"
+            )
+        )
+        with pytest.raises(Refused, match="invoices_columns: SQLSTATE 42P01"):
+            require_quality(connection, "payment_sync", TODAY)
