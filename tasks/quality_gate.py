@@ -29,7 +29,7 @@ def require_quality(connection: Connection, flow: str, as_of: date) -> None:
         more = f"\n  - and {len(incidents) - _TOLD} more" if len(incidents) > _TOLD else ""
         raise Refused(
             f"{flow} requires rules of data quality that do not hold; nothing was changed.{told}{more}",
-            hint=f"`kontor quality show {incidents[0].incident_id}` says whose it is. Mend it, run `kontor quality run`,"
+            hint=f"`kontor quality show {incidents[0].incident_id}` tells it. Mend it, run `kontor quality run`,"
             f" or `kontor quality waive {incidents[0].incident_id} --until DATE --reason TEXT`, then run {flow} again.",
         )
     errors = connection.execute(text(_ERRORS), given).all()
