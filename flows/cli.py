@@ -15,6 +15,7 @@ import typer
 from flows.commands import (
     backfill,
     demo,
+    deploying,
     feeds,
     history,
     quality,
@@ -49,6 +50,7 @@ app.add_typer(retention.retention, name="retention", rich_help_panel=WORK)
 app.command(rich_help_panel=WORK)(taking_in.run)
 app.command(rich_help_panel=WORK)(servers.up)
 app.command(rich_help_panel=WORK)(servers.down)
+app.command(rich_help_panel=WORK)(deploying.deploy)
 app.add_typer(backfill.backfill, name="backfill", rich_help_panel=WORK)
 app.add_typer(servers.db, name="db", rich_help_panel=WORK)
 
