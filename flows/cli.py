@@ -23,6 +23,7 @@ from flows.commands import (
     reading,
     retention,
     servers,
+    standing,
     status,
     taking_in,
 )
@@ -48,7 +49,7 @@ app.add_typer(history.history, name="history", rich_help_panel=ANSWERS)
 app.add_typer(quality.quality, name="quality", rich_help_panel=ANSWERS)
 app.add_typer(retention.retention, name="retention", rich_help_panel=WORK)
 app.command(rich_help_panel=WORK)(taking_in.run)
-app.command(rich_help_panel=WORK)(servers.up)
+app.command(rich_help_panel=WORK)(standing.up)
 app.command(rich_help_panel=WORK)(servers.down)
 app.command(rich_help_panel=WORK)(deploying.deploy)
 app.add_typer(backfill.backfill, name="backfill", rich_help_panel=WORK)

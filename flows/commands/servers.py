@@ -1,4 +1,4 @@
-"""`kontor up`, `down` and `db`: the servers and the schema under everything else."""
+"""`kontor down` and `db`: the servers and the schema under everything else."""
 
 from __future__ import annotations
 
@@ -25,34 +25,17 @@ class Role(StrEnum):
 AsRole = Annotated[Role, typer.Option("--role", help="finance reads reports only; owner may change anything.")]
 
 
-def up() -> None:
-    """Start the database and Prefect's server, bring the schema up to date, and print where they are.
-
-    Harmless when they run already. Commands that need them start them by themselves.
-    """
-    from tasks.database import FINANCE, database_url
-    from tasks.prefect_server import find_prefect
-    from tasks.stack import ensure_database, ensure_prefect
-
-    settings = settings_in_force()
-    ensure_database(settings, say)
-    ensure_prefect(settings, say)
-    server = find_prefect(settings.home)
-    console = out()
-    console.print(f"Home            {settings.home}")
-    console.print(f"Database        {_plain_url(database_url(settings, FINANCE).render_as_string(hide_password=True))}")
-    console.print(f"Prefect         {server.ui_url if server else os.environ.get('PREFECT_API_URL', '')}")
-    console.print(f"Inbox           {settings.inbox_path}")
-    console.print("Stop with       kontor down")
-
-
 def down() -> None:
-    """Stop Prefect's server and the embedded database, also what a crash left behind. Data stay."""
+    """Stop everything that `kontor up` or another command started, also what a crash left behind. Data stay."""
     from tasks.stack import take_down
+    from tasks.standing import stop_supervisor
 
     settings = settings_in_force()
+    was_up = stop_supervisor(settings.home)
     stopped = take_down(settings)
     console = out()
+    if was_up:
+        console.print("Worker and watcher  stopped")
     console.print(f"Prefect's server    {'stopped' if stopped.prefect else 'was not running'}")
     if settings.database_url is None:
         console.print(f"Embedded database   {'stopped' if stopped.postgres else 'was not running'}")

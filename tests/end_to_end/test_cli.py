@@ -569,6 +569,6 @@ def test_down_stops_both_servers_and_up_brings_them_back(home: Path) -> None:
     assert look(home, "db", "url").returncode == 5
     assert _listing(look(home, "report", "feed-files", "--format", "json"))
     assert find_prefect(home) is None
-    up = kontor(home, "up")
+    up = kontor(home, "up", "--detach")
     assert up.returncode == 0
     assert re.search(r"Prefect +http://127\.0\.0\.1:\d+", up.stdout)

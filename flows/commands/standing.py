@@ -1,0 +1,244 @@
+"""`kontor up`: everything on one machine with one command, kept standing until it is told to stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flows.commands.screen import out, say, settings_in_force
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from configs.settings import Settings
+    from tasks.prefect_server import PrefectServer
+    from tasks.standing import Supervisor
+
+ROOT = Path(__file__).resolve().parents[2]
+_LOOK_SECONDS = 1.0
+_SERVERS_EVERY = 5  # looks
+_READY_SECONDS = 120.0
+
+
+def up(
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Go on in the background and return when all stands.")
+    ] = False,
+) -> None:
+    """Start everything on this machine and keep it standing: database, Prefect's server, deployments with their
+    schedules, a worker, the inbox's watcher. Ctrl-C, or `kontor down` from elsewhere, stops it; data stay.
+    """
+    settings = settings_in_force()
+    if detach:
+        _detach(settings)
+        return
+    from tasks.standing import only_supervisor
+
+    with only_supervisor(settings.home):
+        stopped = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stopped.set())
+        _stand(settings, stopped)
+
+
+def _detach(settings: Settings) -> None:
+    """Start `kontor up` in a session of its own and wait until it says that all stands."""
+    from tasks.errors import DependencyDown
+    from tasks.standing import find_supervisor
+
+    if find_supervisor(settings.home) is None:
+        logs = settings.home / "logs"
+        logs.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _ready_file(settings).unlink(missing_ok=True)
+        with (logs / "up.log").open("ab") as log:
+            subprocess.Popen(
+                [sys.executable, "-m", "flows.cli", "up"],
+                env={**os.environ, "PYTHONPATH": _python_path()},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+    deadline = time.monotonic() + _READY_SECONDS + settings.start_timeout_seconds
+    while not _ready_file(settings).exists():
+        if time.monotonic() > deadline:
+            raise DependencyDown(
+                "Kontor did not come up in time.", hint=f"Read {settings.home / 'logs' / 'up.log'}; then try again."
+            )
+        time.sleep(0.2)
+    _print_places(settings)
+
+
+def _python_path() -> str:
+    given = os.environ.get("PYTHONPATH")
+    return f"{ROOT}{os.pathsep}{given}" if given else str(ROOT)
+
+
+def _ready_file(settings: Settings) -> Path:
+    return settings.home / "up" / "ready"
+
+
+# --- standing ---------------------------------------------------------------------------------------------------------
+
+
+def _stand(settings: Settings, stopped: threading.Event) -> None:
+    from flows.commands.catching_up import catch_up
+    from flows.commands.deploying import put_into_force
+    from tasks.stack import ensure_database, ensure_prefect
+    from tasks.standing import Supervisor
+
+    ready = _ready_file(settings)
+    ready.unlink(missing_ok=True)
+    ensure_database(settings, say)
+    ensure_prefect(settings, say)
+    supervisor = Supervisor(settings.home / "logs", companions(), _environment(settings))
+    try:
+        # The worker needs its seconds to load Prefect: meanwhile the deployments are put into force.
+        supervisor.keep_up(time.monotonic())
+        deployed = put_into_force(settings)
+        say(f"{len(deployed)} deployments are in force.")
+        for line in catch_up(settings, deployed):
+            say(line)
+        ready.touch()
+        _print_places(settings)
+        _watch(settings, supervisor, stopped)
+    finally:
+        ready.unlink(missing_ok=True)
+        say("Stopping …")
+        supervisor.stop()
+    say("The worker and the watcher have ended; `kontor down` stops the servers too.")
+
+
+def companions() -> tuple[Any, ...]:
+    """Who stands beside the servers: a worker for every queue, and the inbox's watcher."""
+    from flows.commands.deploying import POOL
+    from tasks.standing import Companion
+
+    python = sys.executable
+    worker = (python, "-m", "prefect", "--no-prompt", "worker", "start", "--pool", POOL, "--type", "process")
+    return (
+        Companion("worker", (*worker, "--install-policy", "never")),
+        Companion("inbox", (python, "-m", "flows.commands.watching")),
+    )
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    from tasks.prefect_server import find_prefect, prefect_environment
+
+    server = find_prefect(settings.home)
+    reports_to = prefect_environment(server, settings.home) if server is not None else {}
+    return {
+        **os.environ,
+        **reports_to,
+        "KONTOR_HOME": str(settings.home),
+        "PYTHONPATH": _python_path(),
+        "PYTHONUNBUFFERED": "1",
+        "PREFECT_WORKER_QUERY_SECONDS": "2",
+        "PREFECT_WORKER_PREFETCH_SECONDS": "5",
+    }
+
+
+def _watch(settings: Settings, supervisor: Supervisor, stopped: threading.Event) -> None:
+    """Keep everybody standing and show it, until told to stop; servers that died are started again."""
+    with _live_view(settings, supervisor) as refresh:
+        looks = 0
+        while not stopped.wait(_LOOK_SECONDS):
+            looks += 1
+            if looks % _SERVERS_EVERY == 0:
+                _mend_servers(settings, supervisor)
+            supervisor.keep_up(time.monotonic())
+            if looks % _SERVERS_EVERY == 1:
+                refresh()
+
+
+def _mend_servers(settings: Settings, supervisor: Supervisor) -> None:
+    """Start a server that has died; companions begin again where Prefect's address has changed."""
+    from tasks.errors import KontorError
+    from tasks.local_stack import find_postgres
+    from tasks.prefect_server import find_prefect
+    from tasks.stack import ensure_database, ensure_prefect
+
+    before: PrefectServer | None = find_prefect(settings.home)
+    database_stands = settings.database_url is not None or find_postgres(settings.home) is not None
+    if before is not None and database_stands:
+        return
+    given = os.environ.pop("PREFECT_API_URL", None)
+    try:
+        ensure_database(settings, say)
+        ensure_prefect(settings, say)
+    except KontorError as error:
+        say(f"{error.message} It is tried again.")
+        if given:
+            os.environ["PREFECT_API_URL"] = given
+        return
+    if os.environ.get("PREFECT_API_URL") != given:
+        supervisor.replace_all(_environment(settings))
+
+
+# --- what one sees ----------------------------------------------------------------------------------------------------
+
+
+def _print_places(settings: Settings) -> None:
+    from tasks.prefect_server import find_prefect
+
+    server = find_prefect(settings.home)
+    console = out()
+    console.print(f"Home            {settings.home}")
+    console.print(f"Prefect         {server.ui_url if server else os.environ.get('PREFECT_API_URL', '')}")
+    console.print(f"Inbox           {settings.inbox_path}")
+    console.print(f"Logs            {settings.home / 'logs'}")
+    console.print("Stop with       kontor down")
+
+
+@contextmanager
+def _live_view(settings: Settings, supervisor: Supervisor) -> Iterator[Callable[[], None]]:
+    """A live picture on a terminal for a ``with`` block, as the function that draws it anew; elsewhere nothing."""
+    if not out().is_terminal:
+        yield lambda: None
+        return
+    from rich.live import Live
+
+    with Live(console=out(), auto_refresh=False) as live:
+        yield lambda: live.update(picture(settings, supervisor), refresh=True)
+
+
+def picture(settings: Settings, supervisor: Supervisor) -> RenderableType:
+    """What stands, how every area does, and which runs come next, as one thing to print."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    from tasks.reports.terminal import COLOURS
+
+    stands = Table(box=None, pad_edge=False)
+    for heading in ("process", "pid", "started again"):
+        stands.add_column(heading)
+    for one in supervisor.standing:
+        stands.add_row(one.companion.name, str(one.pid or "–"), str(one.restarts))
+    areas = Table(box=None, pad_edge=False, show_header=False)
+    for line in _status_lines(settings):
+        dot = Text.assemble(("● ", COLOURS.get(str(line["colour"]), "")), str(line["area"]))
+        areas.add_row(dot, str(line["headline"]), str(line["next_command"] or ""))
+    return Group(Text(""), stands, Text(""), areas)
+
+
+def _status_lines(settings: Settings) -> list[Mapping[str, object]]:
+    from tasks.errors import KontorError
+    from tasks.reports.store import read_report
+    from tasks.stack import connected
+
+    try:
+        with connected(settings) as connection:
+            return list(read_report(connection, "status_lines").records())
+    except KontorError as error:
+        return [{"colour": "red", "area": "database", "headline": error.message, "next_command": ""}]
