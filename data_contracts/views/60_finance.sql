@@ -227,7 +227,7 @@ create or replace view report.reminders_withheld as
 select * from report.reminders_withheld(ops.business_today());
 
 -- What a person has to do before a customer can be reminded again.
-create or replace function report.reminder_tasks(as_of date)
+create or replace function report.tasks_waiting(as_of date)
 returns table (
     customer_number text, customer_name text, kind text, owner text, details text, opened_for date, task_id bigint
 )
@@ -237,32 +237,9 @@ begin atomic
     from ops.reminder_tasks t
     left join crm.organizations o on o.organization_id = t.organization_id
     cross join ops.installation i
-    where t.as_of <= reminder_tasks.as_of
-      and (t.closed_at is null or (t.closed_at at time zone i.business_timezone)::date > reminder_tasks.as_of);
+    where t.as_of <= tasks_waiting.as_of
+      and (t.closed_at is null or (t.closed_at at time zone i.business_timezone)::date > tasks_waiting.as_of);
 end;
 
-create or replace view report.reminder_tasks as
-select * from report.reminder_tasks(ops.business_today());
-
--- Mails that nobody knows the fate of come first: a person must find out before their items are reminded again.
-create or replace view report.status_reminders as
-select 'reminders' as area,
-       case when o.unknown > 0 then 'red' when o.overdue > 0 then 'yellow' when o.total = 0 then 'grey' else 'green' end
-           as colour,
-       case when o.unknown > 0 then o.unknown || ' of unknown fate'
-            when o.overdue > 0 then o.overdue || ' wait since before yesterday'
-            when o.total = 0 then 'none was planned yet'
-            when o.waiting > 0 then o.waiting || ' wait to be sent' else 'none waits' end as headline,
-       case when o.unknown > 0 then 'the server may have taken them; nothing about their items is sent until a person says'
-            when o.overdue > 0 then 'planned or held and never sent or cancelled'
-            when o.total = 0 then 'the plan has not been kept by a run yet'
-            else 'last planned for ' || o.newest end as reason,
-       case when o.unknown > 0 then 'kontor report reminder-outcomes'
-            when o.overdue > 0 then 'kontor reminders preview' end as next_command
-from (
-    select count(*) filter (where r.state = 'unknown') as unknown,
-           count(*) filter (where r.state in ('planned', 'held', 'approved', 'deferred', 'sending')) as waiting,
-           count(*) filter (where r.state in ('planned', 'held', 'approved', 'deferred')
-                              and r.planned_at < now() - interval '2 days') as overdue,
-           count(*) as total, max(r.as_of) as newest
-    from outbox.reminders r) o;
+create or replace view report.tasks_waiting as
+select * from report.tasks_waiting(ops.business_today());

@@ -76,7 +76,7 @@ READINGS: Mapping[str, Reading] = {
         "decision, reason_code, customer_number",
         ("customer_number", "customer_name", "decision", "reason"),
     ),
-    "reminder_tasks": Reading(
+    "tasks_waiting": Reading(
         "What a person has to do before a reminder can go out",
         "opened_for, kind, customer_number",
         ("customer_number", "customer_name", "kind", "owner", "details", "opened_for"),

@@ -254,7 +254,7 @@ def notices(report: FinanceReport) -> list[Notice]:
     found += _counted_notice("red", "notice_unknown", states.get("unknown", 0))
     undeliverable = states.get("refused", 0) + states.get("bounced", 0)
     found += _counted_notice("yellow", "notice_undeliverable", undeliverable)
-    found += _counted_notice("yellow", "notice_tasks", len(report.tables["reminder_tasks"].rows))
+    found += _counted_notice("yellow", "notice_tasks", len(report.tables["tasks_waiting"].rows))
     found += _counted_notice("yellow", "notice_quarantine", sum(item.rows for item in report.now.quarantined))
     return found
 

@@ -227,7 +227,7 @@ def _withheld(report: FinanceReport) -> list[tuple[tuple[str, ...], int]]:
 
 
 def _tasks(report: FinanceReport, words: Words) -> Part:
-    tasks = report.tables["reminder_tasks"].records()
+    tasks = report.tables["tasks_waiting"].records()
     rows = [
         (
             printable(f"{row['customer_number'] or ''} {row['customer_name'] or ''}").strip() or NOTHING,

@@ -17,7 +17,7 @@ from tasks.reports.store import read_report, report_of
 WEEK = timedelta(days=7)
 
 # Rows shown as they are, by the name of the report that has them.
-_TABLES = ("overdue_invoices", "due_soon", "aging", "payer_classes", "reminders_withheld", "reminder_tasks")
+_TABLES = ("overdue_invoices", "due_soon", "aging", "payer_classes", "reminders_withheld", "tasks_waiting")
 _FLOW = "finance_report"
 
 

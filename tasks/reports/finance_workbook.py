@@ -65,7 +65,7 @@ SHEETS = (
     )),
     Sheet("reminder_outcomes", "sheet_reminders", "Reminders"),
     Sheet("reminders_withheld", "withheld", "NotReminded"),
-    Sheet("reminder_tasks", "tasks", "Tasks"),
+    Sheet("tasks_waiting", "tasks", "Tasks"),
     Sheet("quarantine", "sheet_quarantine", "Quarantine", (
         "file_name", "as_of", "row_number", "cell", "raw_value", "reason", "customer_number",
     )),

@@ -221,8 +221,8 @@ def test_reminders_tasks_and_holds_are_told(kontor_settings: Settings, tmp_path:
     assert [(row["customer_number"], row["decision"], row["reason"]) for row in withheld] == [
         ("C-2", "hold", "nobody holds the role")
     ]
-    assert [row["kind"] for row in report.tables["reminder_tasks"].records()] == ["no_contact"]
-    assert _report(kontor_settings, day - WEEK).tables["reminder_tasks"].rows == ()
+    assert [row["kind"] for row in report.tables["tasks_waiting"].records()] == ["no_contact"]
+    assert _report(kontor_settings, day - WEEK).tables["tasks_waiting"].rows == ()
 
 
 _REMINDED = (

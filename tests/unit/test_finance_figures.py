@@ -65,7 +65,7 @@ _SHAPES: Mapping[str, tuple[tuple[str, str], ...]] = {
     "reminders_withheld": (
         ("customer_number", "text"), ("decision", "text"), ("reason_code", "text"), ("reason", "text"),
     ),
-    "reminder_tasks": (
+    "tasks_waiting": (
         ("customer_number", "text"), ("customer_name", "text"), ("kind", "text"), ("owner", "text"),
         ("details", "text"),
     ),
@@ -91,7 +91,7 @@ _ROWS: Mapping[str, tuple[tuple[object, ...], ...]] = {
         ("002", "cancelled", "paid", "EUR", Decimal("5"), 2),
         ("003", "unknown", "no answer", "EUR", Decimal("7"), 3),
     ),
-    "reminder_tasks": (("004", TAG, "no_contact", None, "nobody holds the payments role"),),
+    "tasks_waiting": (("004", TAG, "no_contact", None, "nobody holds the payments role"),),
 }
 
 
