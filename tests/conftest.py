@@ -19,10 +19,13 @@ from tasks import database
 from tasks.database import prefect_database_url
 from tasks.local_stack import find_postgres, remove_postgres
 from tasks.prefect_server import prefect_environment, start_prefect, stop_prefect
+from tests.janitor import employ
 
 if TYPE_CHECKING:
     from tests.stage import Stage
 
+# Everything temporary of this session in one folder, so that a killed session leaves neither servers nor files.
+os.environ["TMPDIR"] = tempfile.tempdir = str(employ())
 # Importing Prefect makes its folder at once; it must not be the developer's own.
 os.environ.setdefault("PREFECT_HOME", tempfile.mkdtemp(prefix="kontor-test-prefect-"))
 os.environ.setdefault("DO_NOT_TRACK", "1")
@@ -43,12 +46,30 @@ SEEDED = {f"rules.{path.stem}" for path in (PROJECT_ROOT / "configs" / "rules").
 KEPT = {"ops.installation", "ops.alembic_version"} | SEEDED
 
 
+# Files that take longest, so that no worker begins one of them when the other has nothing left to do.
+LONGEST = (
+    "end_to_end/test_cli.py",
+    "fault/test_local_stack_faults.py",
+    "database/test_guards.py",
+    "fault/test_kills.py",
+    "fault/test_concurrency.py",
+    "end_to_end/test_tutorial.py",
+    "fault/test_prefect_server_faults.py",
+    "database/test_corrections.py",
+    "end_to_end/test_discretion.py",
+    "database/test_any_order.py",
+    "end_to_end/test_prefect_server.py",
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test by the folder it stands in."""
+    """Mark every test by the folder it stands in, and let the files that take longest come first."""
+    order = {PROJECT_ROOT / "tests" / name: place for place, name in enumerate(LONGEST)}
     for item in items:
         folder = item.path.relative_to(PROJECT_ROOT / "tests").parts[0]
         if folder in FOLDERS:
             item.add_marker(folder)
+    items.sort(key=lambda item: order.get(item.path, len(order)))
 
 
 @pytest.fixture(scope="session")

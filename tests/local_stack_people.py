@@ -119,7 +119,7 @@ def person(kind: str) -> Iterator[Person]:
     """Yield ``root`` or an ``ordinary`` user with a folder for homes; afterwards their servers are gone."""
     if kind == "root" and os.geteuid() != 0:
         pytest.skip("needs root: this run is an ordinary user's, the other half of the suite covers it")
-    base = Path(tempfile.mkdtemp(prefix=f"kontor-{kind}-", dir="/tmp"))  # not pytest's folder: that is root's, 0700
+    base = Path(tempfile.mkdtemp(prefix=f"kontor-{kind}-"))  # not pytest's folder: that is root's, 0700
     base.chmod(0o755)
     try:
         someone = _root(base) if kind == "root" or os.geteuid() != 0 else _nobody(base)
@@ -146,7 +146,7 @@ def _nobody(base: Path) -> Person:
 @cache
 def _code_for_others() -> Path:
     """Return a copy of the modules under test that everyone may read; the tree may lie below a private folder."""
-    copy = Path(tempfile.mkdtemp(prefix="kontor-code-", dir="/tmp"))
+    copy = Path(tempfile.mkdtemp(prefix="kontor-code-"))
     atexit.register(shutil.rmtree, copy, ignore_errors=True)
     shutil.copytree(PROJECT / "tasks", copy / "tasks", ignore=shutil.ignore_patterns("__pycache__"))
     for package in NEEDED:

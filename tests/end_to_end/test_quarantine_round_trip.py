@@ -1,24 +1,20 @@
-"""Export, correct, give back: the commands and the flow as people use them, on servers of their own."""
+"""Export, correct, give back: the commands and the flow as people use them."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tasks.local_stack import stop_postgres
-from tasks.prefect_server import stop_prefect
 from tests.corrections import fill_in
 from tests.ledgers import item, write_csv
+from tests.stage import Stage
 
 DAY = date(2026, 3, 2)
 DUE = date(2026, 3, 16)
@@ -27,14 +23,10 @@ pytestmark = pytest.mark.xdist_group("command-line")
 
 
 @pytest.fixture(scope="module")
-def home() -> Iterator[Path]:
-    """A KONTOR_HOME with a short path whose servers are stopped at the end."""
-    made = Path(tempfile.mkdtemp(prefix="kontor-round-"))
-    made.chmod(0o755)
-    yield made
-    stop_prefect(made)
-    stop_postgres(made)
-    shutil.rmtree(made, ignore_errors=True)
+def home(stage: Stage) -> Path:
+    """A KONTOR_HOME with nothing in it whose servers run."""
+    stage.clear()
+    return stage.settings.home
 
 
 def kontor(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -66,6 +66,14 @@ def place(tmp_path: Path, database_url: str) -> Iterator[Place]:
     stop_prefect(tmp_path, timeout_seconds=10)
 
 
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory: pytest.TempPathFactory, database_url: str) -> Iterator[Place]:
+    """A home whose server may run from one test to the next: each start takes ten seconds."""
+    home = tmp_path_factory.mktemp("lasting")
+    yield Place(home, database_url)
+    stop_prefect(home, timeout_seconds=10)
+
+
 def _wait_for(path: Path, seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
     while not (path.exists() and path.read_text().strip()):
@@ -93,30 +101,36 @@ def test_two_starts_at_once_make_one_server(place: Place) -> None:
     assert find_prefect(place.home) is None
 
 
-def test_killed_starter_leaves_a_server_that_the_next_one_takes(place: Place) -> None:
-    """A start killed half way goes on by itself; the next start waits for that server instead of making another."""
-    starter = place.start_elsewhere()
-    _wait_for(place.home / "prefect" / "server.pid")
+def test_killed_and_impatient_starters_leave_a_server_that_the_next_one_takes(lasting: Place) -> None:
+    """A start killed half way goes on by itself, one that runs out of time says so, and both lose nothing.
+
+    The next start waits for that server instead of making another.
+    """
+    stop_prefect(lasting.home, timeout_seconds=10)
+    starter = lasting.start_elsewhere()
+    _wait_for(lasting.home / "prefect" / "server.pid")
     starter.kill()
     starter.communicate()
-    assert place.start().pid == int((place.home / "prefect" / "server.pid").read_text())
+    with pytest.raises(DependencyDown, match="did not answer"):
+        start_prefect(lasting.home, database_url=lasting.database_url, timeout_seconds=0.5)
+    assert lasting.start().pid == int((lasting.home / "prefect" / "server.pid").read_text())
 
 
-def test_killed_and_frozen_servers_are_replaced_on_the_same_port(place: Place) -> None:
+def test_killed_and_frozen_servers_are_replaced_on_the_same_port(lasting: Place) -> None:
     """After kill -9 nothing is found and a start makes a new server; a frozen one is found out and replaced.
 
     The port stays, so that a bookmark and a worker's setting stay good.
     """
-    first = place.start()
+    first = lasting.start()
     os.killpg(first.pid, signal.SIGKILL)
-    assert find_prefect(place.home) is None
-    second = place.start()
+    assert find_prefect(lasting.home) is None
+    second = lasting.start()
     assert (second.pid != first.pid, second.api_url) == (True, first.api_url)
     os.kill(second.pid, signal.SIGSTOP)
     begun = time.monotonic()
-    assert find_prefect(place.home) is None
+    assert find_prefect(lasting.home) is None
     assert time.monotonic() - begun < 0.4
-    third = start_prefect(place.home, database_url=place.database_url, timeout_seconds=60)
+    third = start_prefect(lasting.home, database_url=lasting.database_url, timeout_seconds=60)
     assert (third.pid != second.pid, third.api_url) == (True, first.api_url)
 
 
@@ -137,16 +151,16 @@ def test_reused_process_number_is_left_alone(place: Place) -> None:
         stranger.wait()
 
 
-def test_another_homes_server_is_not_ours(place: Place, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_another_homes_server_is_not_ours(lasting: Place, tmp_path_factory: pytest.TempPathFactory) -> None:
     """A record copied from another home does not hand over that home's server."""
-    server = place.start()
+    server = lasting.start()
     copy = tmp_path_factory.mktemp("copy")
     (copy / "prefect").mkdir()
     for name in ("server.pid", "server.json"):
-        (copy / "prefect" / name).write_bytes((place.home / "prefect" / name).read_bytes())
+        (copy / "prefect" / name).write_bytes((lasting.home / "prefect" / name).read_bytes())
     assert find_prefect(copy) is None
     assert stop_prefect(copy) is False
-    assert find_prefect(place.home) == server
+    assert find_prefect(lasting.home) == server
 
 
 @pytest.mark.parametrize("torn", ["", "{", '{"port": "x", "digest": 1}', "[]"])
@@ -190,11 +204,3 @@ def test_missing_database_is_said_at_once(tmp_path: Path) -> None:
     assert find_prefect(tmp_path) is None
     assert sorted(path.name for path in folder.glob("server.log*")) == names
     assert [(folder / name).read_text() for name in names[1:]] == [f"was {name}" for name in names[:-1]]
-
-
-def test_too_short_a_wait_is_an_error_and_not_a_loss(place: Place) -> None:
-    """A start that runs out of time says so; the server goes on starting and the next call gets it."""
-    with pytest.raises(DependencyDown, match="did not answer"):
-        start_prefect(place.home, database_url=place.database_url, timeout_seconds=1)
-    pid = int((place.home / "prefect" / "server.pid").read_text())
-    assert place.start().pid == pid
