@@ -3,6 +3,7 @@
 from data_contracts.tables import (
     backfills,
     backups,
+    catalog,
     corrections,
     crm,
     history,
@@ -21,6 +22,7 @@ __all__ = [
     "SCHEMAS",
     "backfills",
     "backups",
+    "catalog",
     "corrections",
     "crm",
     "history",

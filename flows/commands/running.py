@@ -34,6 +34,8 @@ FLOW_OF_FEED: Mapping[str, str] = {
     "contacts": "customer_import",
     "open_items": "payment_sync",
     "settled_items": "payment_sync",
+    "currency_rates": "catalog_upsert",
+    "catalog": "catalog_upsert",
 }
 
 

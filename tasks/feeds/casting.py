@@ -23,7 +23,8 @@ from tasks.feeds.cells import BLANKS, DATE, ERROR, NUL, NUL_SHOWN, NUMBER, shown
 from tasks.feeds.code_lists import codes_of
 from tasks.feeds.contracts import Column, Dialect, FeedContract
 from tasks.feeds.reading import RawTable, TotalsRow
-from tasks.feeds.values import MONEY_DIGITS, MONEY_SCALE, Failure, constant_value, parser_for
+from tasks.feeds.shaping import compose, derive, fill_down, pad_gtin
+from tasks.feeds.values import MONEY_DIGITS, MONEY_SCALE, RATE_DIGITS, RATE_SCALE, Failure, constant_value, parser_for
 
 MONEY_TYPE = pa.decimal128(MONEY_DIGITS, MONEY_SCALE)
 ARROW_TYPES: Mapping[str, pa.DataType] = {
@@ -31,6 +32,8 @@ ARROW_TYPES: Mapping[str, pa.DataType] = {
     "code": pa.string(),
     "date": pa.date32(),
     "money": MONEY_TYPE,
+    "quantity": MONEY_TYPE,
+    "rate": pa.decimal128(RATE_DIGITS, RATE_SCALE),
     "integer": pa.int32(),
     "boolean": pa.bool_(),
 }
@@ -82,7 +85,7 @@ def cast_table(raw: RawTable, contract: FeedContract) -> CastTable:
     problems: list[pa.Table] = [_ragged_problems(raw)]
     numbers = _array(raw.frame["row_number"])
     cast = {column.name: _cast_column(raw, column, contract.dialect, numbers, problems) for column in contract.columns}
-    cast = _fill(cast, contract)
+    cast = _shape(_fill(_fill_down(cast, contract), contract), contract)
     problems += _missing(raw, contract, cast, numbers)
     arrays = _signed({name: item.values for name, item in cast.items()}, contract)
     table = pa.table({**{name: arrays[name] for name in contract.column_names}, "row_number": numbers})
@@ -167,7 +170,7 @@ def _cast_column(raw: RawTable, column: Column, dialect: Dialect, numbers: pa.Ar
 
 def _quick(cells: pa.Array, column: Column, dialect: Dialect, *, marked: bool) -> tuple[pa.Array, pa.Array]:
     """Return what the vectorised rules can say, and for which cells they have decided."""
-    if column.kind == "money":
+    if column.kind in ("money", "quantity"):
         return _quick_money(cells, dialect, marked=marked)
     if column.kind in ("text", "code") and not (
         column.values or column.code_list or column.separators or column.allowed
@@ -287,6 +290,35 @@ def _fill(cast: dict[str, _Cast], contract: FeedContract) -> dict[str, _Cast]:
         values = pc.if_else(settled, filled["amount"].values, item.values)
         filled["open_amount"] = _Cast(values, item.failed, item.in_file)
     return filled
+
+
+def _fill_down(cast: dict[str, _Cast], contract: FeedContract) -> dict[str, _Cast]:
+    """Return the columns with blanks below a parent row filled from it, as far as the contract says so."""
+    filled = dict(cast)
+    for column in contract.columns:
+        if column.fill_down is not None:
+            item = cast[column.name]
+            values = fill_down(item.values, cast[column.fill_down].values)
+            filled[column.name] = _Cast(pc.if_else(item.failed, item.values, values), item.failed, item.in_file)
+    return filled
+
+
+def _shape(cast: dict[str, _Cast], contract: FeedContract) -> dict[str, _Cast]:
+    """Return the columns with those that are put together from others, and those that others are compared by."""
+    shaped = dict(cast)
+    for column in contract.columns:
+        item = shaped[column.name]
+        if column.cell_format == "gtin":
+            shaped[column.name] = item = _Cast(pad_gtin(item.values), item.failed, item.in_file)
+        if column.composed_of:
+            parts = [shaped[part] for part in column.composed_of]
+            joined = compose([part.values for part in parts], column.joiner)
+            shaped[column.name] = _blanks_from(item, joined, None)
+    for column in contract.columns:
+        if column.derived_from is not None:
+            donor = shaped[column.derived_from]
+            shaped[column.name] = _Cast(derive(donor.values, column.ignore), donor.failed, donor.in_file)
+    return shaped
 
 
 def _blanks_from(item: _Cast, donor: pa.Array, donor_failed: pa.Array | None) -> _Cast:

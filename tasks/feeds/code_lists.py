@@ -1,6 +1,6 @@
 """Published code lists: currencies (ISO 4217), countries (ISO 3166-1), languages (ISO 639-1), with their names.
 
-Names are understood in the five languages that contracts speak, as the Unicode CLDR writes them.
+Units (UN/ECE) stand in :mod:`tasks.feeds.unit_codes`. Names are understood in the five languages that contracts speak, as the Unicode CLDR writes them.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from babel import Locale
 
 from tasks.feeds.dates import LANGUAGES
 from tasks.feeds.folding import fold
+from tasks.feeds.unit_codes import unit_codes, unit_spellings
 
-CODE_LISTS = ("iso4217", "iso3166", "iso639")
+CODE_LISTS = ("iso4217", "iso3166", "iso639", "unece")
 
 # What people write for a currency and means one currency only; "kr" and "$" mean several and are left to the contract.
 _CURRENCY_WORDS = {
@@ -32,7 +33,9 @@ _LANGUAGE_WORDS = {"no": "nb", "norsk": "nb", "norwegian": "nb", "norweski": "nb
 
 @lru_cache(maxsize=8)
 def codes_of(code_list: str) -> frozenset[str]:
-    """Return the codes of a list: three capitals, two capitals, or two small letters."""
+    """Return the codes of a list: three capitals, two capitals, two small letters, or those of units."""
+    if code_list == "unece":
+        return unit_codes()
     english = Locale("en")
     if code_list == "iso4217":
         return frozenset(code for code in map(str, english.currencies) if len(code) == 3 and code.isalpha())
@@ -48,6 +51,8 @@ def codes_of(code_list: str) -> frozenset[str]:
 @lru_cache(maxsize=8)
 def spellings_of(code_list: str) -> Mapping[str, str]:
     """Return folded spelling → code: the code itself and, for countries and languages, names in five languages."""
+    if code_list == "unece":
+        return unit_spellings()
     codes = codes_of(code_list)
     words = {fold(code): code for code in codes}
     if code_list == "iso4217":

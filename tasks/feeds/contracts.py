@@ -20,7 +20,7 @@ from tasks.feeds.contract_files import Document
 from tasks.feeds.dates import orders_contradict
 from tasks.feeds.folding import fold
 
-KINDS = ("text", "code", "date", "money", "integer", "boolean")
+KINDS = ("text", "code", "date", "money", "quantity", "rate", "integer", "boolean")
 _KIND_OF_LOGICAL_TYPE = {
     "string": "text",
     "date": "date",
@@ -37,6 +37,10 @@ class Column:
     ``required`` cells may not be blank; a ``heading_required`` column must be in the file, its cells may be blank.
     ``constant`` replaces whatever the file says; ``default`` fills blanks; ``default_from`` fills blanks from another
     column. ``values`` maps folded spellings to canonical ones, ``allowed`` closes the list.
+
+    ``derived_from``: the column as it is compared, worked out from another by leaving out what ``ignore`` names; no
+    heading means it. ``composed_of`` fills blanks with other columns joined by ``joiner``; ``fill_down`` with the
+    nearest row above that has the same value in that column.
     """
 
     name: str
@@ -62,6 +66,12 @@ class Column:
     maximum: int | None = None
     personal: bool = False
     staged: bool = True
+    derived_from: str | None = None
+    ignore: tuple[str, ...] = ()
+    composed_of: tuple[str, ...] = ()
+    joiner: str = " "
+    fill_down: str | None = None
+    cell_format: str | None = None
     description: str = ""
 
 
@@ -88,6 +98,7 @@ class Dialect:
     the calendar counts. Without it a contract may name one order only.
     """
 
+    file_format: str = "table"
     encodings: tuple[str, ...] = ("utf-8",)
     delimiter: str = "auto"
     decimal: str = "auto"
@@ -134,6 +145,10 @@ class FeedContract:
     description: str
     path: str
     extends: tuple[str, ...] = ()
+    group_headings: str | None = None
+    rows_need: tuple[str, ...] = ()
+    no_overlap: tuple[str, str] | None = None
+    blank_is_a_key: bool = False
 
     def column(self, name: str) -> Column:
         """Return the column of that canonical name; KeyError if the contract has none."""
@@ -141,6 +156,17 @@ class FeedContract:
             if column.name == name:
                 return column
         raise KeyError(name)
+
+    @property
+    def needed_key(self) -> tuple[str, ...]:
+        """The columns of the key without which a row claims none; a blank in another one is a value like others."""
+        if not self.blank_is_a_key:
+            return self.key
+        return tuple(name for name in self.key if self.column(name).required or self.column(name).derived_from)
+
+    def origin(self, name: str) -> str:
+        """The column that a person finds in the file where this one is only worked out from it."""
+        return self.column(name).derived_from or name
 
     @property
     def column_names(self) -> tuple[str, ...]:
@@ -189,6 +215,10 @@ def _compile(document: Document) -> FeedContract:
         description=(model.description.purpose or "") if model.description else "",
         path=str(document.path),
         extends=document.chain[1:],
+        group_headings=custom.get("groupHeadings"),
+        rows_need=tuple(custom.get("rowsNeed", ())),
+        blank_is_a_key=bool(custom.get("blankIsAKey", False)),
+        no_overlap=_no_overlap(custom.get("noOverlap")),
     )
     contract_files.refuse(document.path, _contradictions(contract))
     return contract
@@ -227,6 +257,12 @@ def _column(item: SchemaProperty, contract_custom: Mapping[str, Any]) -> Column:
         maximum=options.get("maximum"),
         personal=item.classification == "personal",
         staged=bool(custom.get("staged", True)),
+        derived_from=custom.get("derivedFrom"),
+        ignore=tuple(custom.get("ignore", ())),
+        composed_of=tuple(custom.get("composedOf", ())),
+        joiner=str(custom.get("joiner", " ")),
+        fill_down=custom.get("fillDown"),
+        cell_format=custom.get("format"),
         description=item.description or "",
     )
 
@@ -247,9 +283,14 @@ def _key(properties: Iterable[SchemaProperty]) -> tuple[str, ...]:
     return tuple(str(item.name) for item in sorted(keyed, key=lambda item: item.primaryKeyPosition or 0))
 
 
+def _no_overlap(custom: Mapping[str, str] | None) -> tuple[str, str] | None:
+    return (custom["from"], custom["to"]) if custom else None
+
+
 def _dialect(custom: Mapping[str, Any]) -> Dialect:
     default = Dialect()
     return Dialect(
+        file_format=str(custom.get("format", default.file_format)),
         encodings=tuple(custom.get("encodings", default.encodings)),
         delimiter=str(custom.get("delimiter", default.delimiter)),
         decimal=str(custom.get("decimal", default.decimal)),
@@ -302,13 +343,22 @@ def _contradictions(contract: FeedContract) -> list[str]:
         )
     for column in contract.columns:
         found.extend(_column_contradictions(column, names, contract.dialect))
+    named = {"groupHeadings": (contract.group_headings,), "rowsNeed": contract.rows_need}
+    for name, others in (named | {"noOverlap": contract.no_overlap or ()}).items():
+        found.extend(
+            f"customProperties, {name}: found {other!r}; expected one of {', '.join(sorted(names))}"
+            for other in others
+            if other is not None and other not in names
+        )
     return found + _shared_aliases(contract)
 
 
 def _column_contradictions(column: Column, names: set[str], dialect: Dialect) -> Iterable[str]:
     where = f"schema[0].properties {column.name!r}"
-    if column.default_from is not None and column.default_from not in names:
-        yield f"{where}, defaultFrom: found {column.default_from!r}; expected a column of this contract"
+    meant = {"defaultFrom": column.default_from, "derivedFrom": column.derived_from, "fillDown": column.fill_down}
+    for name, other in [*meant.items(), *(("composedOf", part) for part in column.composed_of)]:
+        if other is not None and other not in names:
+            yield f"{where}, {name}: found {other!r}; expected a column of this contract"
     if orders_contradict(column.date_formats) and not dialect.mixed_day_and_month:
         found = ", ".join(column.date_formats)
         yield f"{where}, dateFormats: found {found}; expected one order of day and month, or mixedDayAndMonth"

@@ -268,7 +268,7 @@ def _judge(connection: Connection, work: _Work) -> dict[int, _Fate]:
         return {}
     stage(connection, work.file, work.again.cast.frame)
     decide_fates(connection, work.file, work.contract, work.again.raw, work.again.cast)
-    if work.contract.mode == "snapshot":
+    if work.contract.mode == "snapshot" and work.file.staging == "landing.staged_items":
         _refuse_second_rows(connection, work)
     rows = connection.execute(text("select row_number, fate, reasons, awaits_customer from row_fate")).all()
     return {row.row_number: _Fate(row.fate, tuple(row.reasons), row.awaits_customer) for row in rows}

@@ -56,6 +56,7 @@ def _is_encoding(name: str) -> bool:
     return True
 
 
+IGNORABLE = ("case", "spaces", "dashes", "dots", "leading_zeros")
 TEXT: Rule = (lambda value: isinstance(value, str) and bool(value), "a text")
 TEXTS: Rule = (_is_texts, "a list of texts")
 TRUTH: Rule = (lambda value: isinstance(value, bool), "true or false")
@@ -74,6 +75,7 @@ SHEET: Rule = (
 ENCODINGS: Rule = (_is_encodings, "a list of encodings that Python knows, such as utf-8, windows-1251")
 
 DIALECT: Mapping[str, Rule] = {
+    "format": _one_of("table", "bmecat"),
     "encodings": ENCODINGS,
     "delimiter": _one_of("auto", ",", ";", "\t", "|"),
     "decimal": _one_of("auto", ".", ","),
@@ -96,6 +98,7 @@ AS_OF: Mapping[str, Rule] = {
     "titleWords": TEXTS,
     "revisionPattern": PATTERN,
 }
+NO_OVERLAP: Mapping[str, Rule] = {"from": TEXT, "to": TEXT}
 CONTRACT_PROPERTIES: Mapping[str, Rule | Mapping[str, Rule]] = {
     "extends": TEXT,
     "feed": TEXT,
@@ -108,9 +111,13 @@ CONTRACT_PROPERTIES: Mapping[str, Rule | Mapping[str, Rule]] = {
     "missingCustomer": _one_of("quarantine", "create"),
     "duplicateRows": _one_of("quarantine", "keep_last", "identical"),
     "negativeIsCreditNote": TRUTH,
+    "groupHeadings": TEXT,
+    "rowsNeed": TEXTS,
+    "blankIsAKey": TRUTH,
+    "noOverlap": NO_OVERLAP,
 }
 COLUMN_PROPERTIES: Mapping[str, Rule | Mapping[str, Rule]] = {
-    "kind": _one_of("text", "code", "date", "money", "integer", "boolean"),
+    "kind": _one_of("text", "code", "date", "money", "quantity", "rate", "integer", "boolean"),
     "aliases": (_is_aliases, "a list of headings, or lists by language"),
     "default": SCALAR,
     "defaultFrom": TEXT,
@@ -124,6 +131,15 @@ COLUMN_PROPERTIES: Mapping[str, Rule | Mapping[str, Rule]] = {
     "headingRequired": TRUTH,
     "integralFloat": _one_of("keep", "strip"),
     "staged": TRUTH,
+    "derivedFrom": TEXT,
+    "ignore": (
+        lambda value: _is_texts(value) and set(value) <= set(IGNORABLE),
+        "a list of " + ", ".join(IGNORABLE),
+    ),
+    "composedOf": TEXTS,
+    "joiner": (lambda value: isinstance(value, str), "a text, which may be empty"),
+    "fillDown": TEXT,
+    "format": _one_of("gtin"),
 }
 
 

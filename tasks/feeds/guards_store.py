@@ -17,6 +17,7 @@ import pyarrow as pa
 from sqlalchemy import Connection, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
+from data_contracts.tables import metadata
 from tasks.feeds.casting import control_totals
 from tasks.feeds.cells import shown_array
 from tasks.feeds.contracts import FeedContract
@@ -90,6 +91,8 @@ def _measure(
 ) -> Measures:
     rows = connection.scalar(text(f"select count(*) from {staged.staging}")) or 0
     measures = Measures(as_of=staged.as_of, rows=int(rows), complete=contract.mode == "snapshot")
+    if "customer_number" not in metadata.tables[staged.staging].columns:
+        return measures
     strange = _strange_customers(connection, staged)
     if staged.staging != _ITEMS:
         return _with_zeros(measures, strange, raw)

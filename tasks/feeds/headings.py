@@ -34,7 +34,7 @@ def alias_ranks(contract: FeedContract) -> dict[str, tuple[str, int]]:
     """Return folded heading → (column, rank); rank 0 is the column's own name, then as the contract lists them."""
     ranks: dict[str, tuple[str, int]] = {}
     for column in contract.columns:
-        if column.constant is not None:
+        if column.constant is not None or column.derived_from is not None:
             continue  # the contract has decided; what the file says under this heading is not asked
         for rank, alias in enumerate((column.name, column.heading, *column.aliases)):
             ranks.setdefault(fold(alias), (column.name, rank))
@@ -63,6 +63,8 @@ def missing_columns(contract: FeedContract, found: Mapping[str, int]) -> tuple[s
         for column in contract.columns
         if column.name not in found
         and column.constant is None
+        and column.derived_from is None
+        and not any(part in found for part in column.composed_of)
         and (
             column.heading_required or (column.required and column.default is None and column.default_from not in found)
         )

@@ -24,7 +24,7 @@ from tasks.feeds.outcomes import StagedFile
 from tasks.feeds.reading import RawTable, raw_rows
 from tasks.feeds.staging_store import copy_frame
 
-ITEM_KEY_COLUMN = {"staged_items": "invoice_number"}
+ITEM_KEY_COLUMN = {"staged_items": "invoice_number", "staged_products": "part_key"}
 
 
 SQL_TYPES = {
@@ -32,6 +32,8 @@ SQL_TYPES = {
     "code": "text",
     "date": "date",
     "money": "numeric(19,4)",
+    "quantity": "numeric(19,4)",
+    "rate": "numeric(28,10)",
     "integer": "integer",
     "boolean": "boolean",
 }
@@ -54,9 +56,11 @@ def decide_fates(
     rows = _with_check_columns(connection, staged, contract, cast.frame)
     failures = _failed_checks(connection, rows, staged.as_of, contract.checks)
     reasons += [_reason_of_check(failure, raw) for failure in failures if failure.check.severity == "error"]
-    if _keys_repeat(cast.frame, contract.key):
+    if _keys_repeat(cast.frame, contract):
         reasons += _key_collisions(connection, staged, contract, raw)
-    awaiting = [] if _creates_customers(contract) else _unknown_customers(connection, staged, raw)
+    if contract.no_overlap is not None and set(contract.no_overlap) & set(raw.columns):
+        reasons += _overlaps(connection, staged, contract, raw)
+    awaiting = [] if _creates_customers(contract, staged) else _unknown_customers(connection, staged, raw)
     if staged.feed == "contacts":
         # Whether the customer is there yet must not decide it, or the order of files would.
         reasons += _companions(connection, staged, raw, {int(reason["row_number"]) for reason in reasons})
@@ -135,17 +139,23 @@ def _reason_of_check(failure: FailedCheck, raw: RawTable) -> Reason:
     }
 
 
-def _keys_repeat(frame: pd.DataFrame, key: Sequence[str]) -> bool:
+def _keys_repeat(frame: pd.DataFrame, contract: FeedContract) -> bool:
     """Whether two rows may claim one key; told in memory in a tenth of the time in which the server finds which."""
-    columns = pa.Table.from_pandas(frame[list(key)], preserve_index=False).columns
-    joined = pc.binary_join_element_wise(*(column.cast(pa.string()) for column in columns), "\x1f")
+    columns = pa.Table.from_pandas(frame[list(contract.key)], preserve_index=False)
+    texts = [
+        column if name in contract.needed_key else pc.fill_null(column, "")
+        for name in contract.key
+        for column in [columns[name].cast(pa.string())]
+    ]
+    joined = pc.binary_join_element_wise(*texts, "\x1f")
     return bool(pc.count_distinct(joined, mode="only_valid").as_py() < len(joined) - joined.null_count)
 
 
 def _key_collisions(connection: Connection, staged: StagedFile, contract: FeedContract, raw: RawTable) -> list[Reason]:
     """Rows of this file that claim the same key, each with the other's address; harmless copies are set aside."""
     key = ", ".join(contract.key)
-    present = " and ".join(f"{column} is not null" for column in contract.key)
+    present = " and ".join(f"{column} is not null" for column in contract.needed_key)
+    same = _same_key("s", "r", contract)
     content = (
         f"md5(row({', '.join(column.name for column in contract.columns if _is_staged(staged, column.name))})::text)"
     )
@@ -154,7 +164,7 @@ def _key_collisions(connection: Connection, staged: StagedFile, contract: FeedCo
             # Contents are compared within the few keys that repeat, not computed for every row.
             f"with repeated as (select {key} from {staged.staging} where {present} group by {key} having count(*) > 1)"
             f" select array_agg(row_number order by row_number) as rows, count(distinct {content}) as contents"
-            f" from {staged.staging} join repeated using ({key}) group by {key} order by 1"
+            f" from (select s.* from {staged.staging} s join repeated r on {same}) s group by {key} order by 1"
         )
     ).all()
     reasons: list[Reason] = []
@@ -167,6 +177,51 @@ def _key_collisions(connection: Connection, staged: StagedFile, contract: FeedCo
             spare += [row for row in group.rows if row != keep]
     _set_aside(connection, spare)
     return reasons
+
+
+def _same_key(one: str, other: str, contract: FeedContract, without: Sequence[str] = ()) -> str:
+    """The condition that two rows claim one key; what must be filled comes as an equality that can be hashed."""
+    return " and ".join(
+        f"{one}.{name} = {other}.{name}"
+        if name in contract.needed_key
+        else f"{one}.{name} is not distinct from {other}.{name}"
+        for name in contract.key
+        if name not in without
+    )
+
+
+def _overlaps(connection: Connection, staged: StagedFile, contract: FeedContract, raw: RawTable) -> list[Reason]:
+    """Rows of this file that say two things of one day: their periods overlap while the rest of their key is the same.
+
+    The last day belongs to the period; no first day means always, no last day until further notice.
+    """
+    if contract.no_overlap is None:
+        return []
+    first, last = contract.no_overlap
+    same = _same_key("a", "b", contract, (first, last))
+    rows = connection.execute(
+        text(
+            f"select a.row_number, array_agg(b.row_number order by b.row_number) as others from {staged.staging} a"
+            f" join {staged.staging} b on {same} and b.row_number <> a.row_number"
+            f" and coalesce(a.{first}, '-infinity') <= coalesce(b.{last}, 'infinity')"
+            f" and coalesce(b.{first}, '-infinity') <= coalesce(a.{last}, 'infinity')"
+            f" and a.{first} is distinct from b.{first}"
+            f" group by a.row_number order by 1"
+        )
+    ).all()
+    names = " and ".join(contract.origin(name) for name in contract.key if name not in (first, last))
+    return [
+        {
+            "row_number": row.row_number,
+            "column_name": first,
+            "cell": raw.cell(first, row.row_number),
+            "raw_value": None,
+            "code": "overlap",
+            "reason": f"its period overlaps that of the same {names} in"
+            f" {', '.join(raw.cell(first, other) for other in row.others)}",
+        }
+        for row in rows
+    ]
 
 
 def _is_staged(staged: StagedFile, column: str) -> bool:
@@ -183,7 +238,8 @@ def _kept_of_group(contract: FeedContract, rows: Sequence[int], contents: int) -
 
 
 def _collision(raw: RawTable, contract: FeedContract, row: int, rows: Sequence[int]) -> Reason:
-    column = contract.key[-1]
+    names = [contract.origin(name) for name in contract.key]
+    column = names[-1]
     others = ", ".join(raw.cell(column, other) for other in rows if other != row)
     return {
         "row_number": row,
@@ -191,7 +247,7 @@ def _collision(raw: RawTable, contract: FeedContract, row: int, rows: Sequence[i
         "cell": raw.cell(column, row),
         "raw_value": None,
         "code": "duplicate_key",
-        "reason": f"the same {' and '.join(contract.key)} also stands in {others}; only one of them can be right",
+        "reason": f"the same {' and '.join(names)} also stands in {others}; only one of them can be right",
     }
 
 
@@ -205,8 +261,13 @@ def _set_aside(connection: Connection, rows: Sequence[int]) -> None:
     )
 
 
-def _creates_customers(contract: FeedContract) -> bool:
-    return contract.feed == "organizations" or contract.missing_customer == "create"
+def _creates_customers(contract: FeedContract, staged: StagedFile) -> bool:
+    """Whether no row has to wait for its customer: it brings it along, or speaks of none."""
+    return (
+        contract.feed == "organizations"
+        or contract.missing_customer == "create"
+        or not _is_staged(staged, "customer_number")
+    )
 
 
 def _unknown_customers(connection: Connection, staged: StagedFile, raw: RawTable) -> list[Reason]:
@@ -291,12 +352,14 @@ def _quarantine(connection: Connection, staged: StagedFile, raw: RawTable) -> No
     rows = connection.scalars(text("select row_number from row_fate where fate = 'quarantined' order by 1")).all()
     if not rows:
         return
-    key = ITEM_KEY_COLUMN.get(staged.staging.removeprefix("landing."), "null::text")
+    item = ITEM_KEY_COLUMN.get(staged.staging.removeprefix("landing."))
+    key = f"s.{item}" if item else "null::text"
+    customer = "s.customer_number" if _is_staged(staged, "customer_number") else "null::text"
     connection.execute(
         text(
             "insert into landing.quarantined_rows (feed_file_id, row_number, customer_number, item_key, cells,"
             " staged, reasons, awaits_customer)"
-            f" select :feed_file_id, f.row_number, s.customer_number, {key}, r.cells, to_jsonb(s), f.reasons,"
+            f" select :feed_file_id, f.row_number, {customer}, {key}, r.cells, to_jsonb(s), f.reasons,"
             f" f.awaits_customer from row_fate f join {staged.staging} s using (row_number)"
             " join jsonb_to_recordset(:rows) as r(row_number integer, cells jsonb) using (row_number)"
             " where f.fate = 'quarantined'"

@@ -15,7 +15,7 @@ from tasks.errors import Refused
 from tasks.feeds.outcomes import Applied, StagedFile
 
 _ROWS_A_BLOCK = 20_000
-_JOINED_BY = ("row_number", "customer_number", "invoice_number")  # what the planner has to know of staged rows
+_JOINED_BY = ("row_number", "customer_number", "invoice_number", "part_key")  # what the planner has to know of staged rows
 _WORK_MEMORY = "192MB"  # a million items of a file beside a million that are held
 
 
@@ -26,6 +26,8 @@ def staging_table(feed: str) -> str:
         "settled_items": "landing.staged_items",
         "organizations": "landing.staged_organizations",
         "contacts": "landing.staged_contacts",
+        "catalog": "landing.staged_products",
+        "currency_rates": "landing.staged_rates",
     }[feed]
 
 
@@ -88,6 +90,8 @@ _WRITTEN = {
     "settled_items": ("crm.invoices", "crm.ledger_entries"),
     "organizations": ("crm.organizations",),
     "contacts": ("crm.contacts", "crm.contact_roles"),
+    "catalog": ("crm.products", "crm.product_prices", "crm.product_stock"),
+    "currency_rates": ("crm.currency_rates",),
 }
 
 

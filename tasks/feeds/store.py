@@ -31,6 +31,11 @@ from tasks.feeds.staging_store import (
 from tasks.history.store import act_for_run
 
 
+# Feeds whose files are laid over each other by day and revision: what an older revision says and the newer one does
+# not, holds. Of the other feeds a newer revision takes the whole place of the older one.
+LAYERED = frozenset({"catalog"})
+
+
 def take_in(
     connection: Connection,
     *,
@@ -56,10 +61,12 @@ def take_in(
     if known is not None:
         return known
     _refuse_second_truth(connection, contract, fingerprint, as_of, revision)
-    if _is_outdated_revision(connection, contract, as_of, revision):
+    outdated = _is_outdated_revision(connection, contract, as_of, revision)
+    if outdated and contract.feed not in LAYERED:
         return _register_superseded(connection, contract, fingerprint, as_of, revision, run_id, len(cast.frame))
-    replaces = _retire_older_revision(connection, contract, as_of)
-    feed_file_id = _register(connection, contract, fingerprint, as_of, revision, run_id, raw)
+    replaces = not outdated and _retire_older_revision(connection, contract, as_of)
+    state = "superseded" if outdated else "applied"
+    feed_file_id = _register(connection, contract, fingerprint, as_of, revision, run_id, raw, state)
     staged = StagedFile(
         feed_file_id=feed_file_id,
         feed=contract.feed,
@@ -73,6 +80,8 @@ def take_in(
     )
     stage(connection, staged, cast.frame)
     warned = judge_rows(connection, staged, contract, raw, cast)
+    if outdated:
+        _retire_quarantine(connection, [feed_file_id])
     verdicts = guard_file(connection, staged, contract, raw, fingerprint, overruling)
     fates = count_fates(connection)
     applied = apply(connection, staged)
@@ -91,7 +100,8 @@ def spoken_columns(contract: FeedContract, raw: RawTable) -> frozenset[str]:
         for column in contract.columns
         if column.constant is not None or column.default is not None or column.default_from is not None
     }
-    return frozenset(raw.columns) | filled
+    composed = {c.name for c in contract.columns if any(part in raw.columns for part in c.composed_of)}
+    return frozenset(raw.columns) | filled | composed
 
 
 def record_refusal(
@@ -214,14 +224,18 @@ def _retire_older_revision(connection: Connection, contract: FeedContract, as_of
         ),
         {"feed": contract.feed, "source": contract.source, "as_of": as_of, "mode": contract.mode},
     ).all()
+    _retire_quarantine(connection, retired)
+    return bool(retired)
+
+
+def _retire_quarantine(connection: Connection, feed_file_ids: Sequence[int]) -> None:
     connection.execute(
         text(
             "update landing.quarantined_rows set state = 'superseded', resolved_at = now()"
             " where feed_file_id = any(:retired) and state = 'open'"
         ),
-        {"retired": list(retired)},
+        {"retired": list(feed_file_ids)},
     )
-    return bool(retired)
 
 
 def _identity(contract: FeedContract, fingerprint: Fingerprint) -> dict[str, object]:
@@ -246,6 +260,7 @@ def _register(
     revision: int,
     run_id: int,
     raw: RawTable,
+    state: str,
 ) -> int:
     return int(
         connection.execute(
@@ -253,7 +268,7 @@ def _register(
                 "insert into landing.feed_files (contract, contract_version, contract_sha256, feed, source, mode,"
                 " file_name, sha256, byte_size, as_of, revision, columns, state, totals, run_id)"
                 " values (:contract, :contract_version, :contract_sha256, :feed, :source, :mode,"
-                " :file_name, :sha256, :byte_size, :as_of, :revision, :columns, 'applied', :totals, :run_id)"
+                " :file_name, :sha256, :byte_size, :as_of, :revision, :columns, :state, :totals, :run_id)"
                 " returning feed_file_id"
             ).bindparams(bindparam("totals", type_=JSONB)),
             {
@@ -261,6 +276,7 @@ def _register(
                 "as_of": as_of,
                 "revision": revision,
                 "columns": sorted(spoken_columns(contract, raw)),
+                "state": state,
                 "totals": [asdict(row) for row in raw.totals],
                 "run_id": run_id,
             },

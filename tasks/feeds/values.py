@@ -20,6 +20,8 @@ from tasks.feeds.folding import fold
 
 MONEY_DIGITS = 19
 MONEY_SCALE = 4
+RATE_DIGITS = 28
+RATE_SCALE = 10
 _LARGEST = Decimal(10) ** (MONEY_DIGITS - MONEY_SCALE)
 _NOISE = Decimal("0.000001")
 _SPACES = re.compile(r"[\s\u00a0\u2007\u2009\u202f]+")
@@ -30,6 +32,7 @@ _CURRENCY_AROUND = re.compile(
 )
 _APOSTROPHES = str.maketrans({"’": "'", "ʼ": "'", "`": "'", "−": "-", "–": "-", "‒": "-", "‐": "-", "‑": "-"})
 _INTEGER = re.compile(r"[+-]?[0-9]{1,9}(?:[.,]0+)?")
+_CURRENCY_SIGNS = "€$£¥"
 _DOUBT = re.compile(r"[?*!~]")
 
 Value = str | bool | int | Decimal | dt.date | None
@@ -52,6 +55,8 @@ def parser_for(column: Column, dialect: Dialect) -> Parser:
         "code": _word,
         "date": _date,
         "money": _money,
+        "quantity": _quantity,
+        "rate": _rate,
         "integer": _integer,
         "boolean": _boolean,
     }
@@ -149,6 +154,26 @@ def _money(cell: str, column: Column, dialect: Dialect) -> Value | Failure:
     else:
         found = parse_money(trimmed(cell), dialect.decimal, dialect.thousands)
     return found if isinstance(found, Failure) else _exact(found, column.scale)
+
+
+def _quantity(cell: str, column: Column, dialect: Dialect) -> Value | Failure:
+    text = trimmed(cell)
+    if cell[0] != NUMBER and any(character.isalpha() or character in _CURRENCY_SIGNS for character in text):
+        return Failure("not_a_number", "is not a plain number")
+    return _money(cell, column, dialect)
+
+
+def _rate(cell: str, column: Column, dialect: Dialect) -> Value | Failure:  # noqa: ARG001
+    if cell[0] in (DATE, BOOLEAN):
+        return Failure("not_a_number", "is a date or a truth value, not a rate")
+    text = trimmed(cell)
+    mark = "," if dialect.decimal == "," and cell[0] != NUMBER else "."
+    if not re.fullmatch(rf"[0-9]{{1,12}}(?:[{mark}][0-9]*)?", text):
+        return Failure("not_a_number", f"is not a rate with {mark!r} as its decimal mark")
+    value = Decimal(text.replace(",", "."))
+    if value != value.quantize(Decimal(1).scaleb(-RATE_SCALE), ROUND_HALF_EVEN):
+        return Failure("too_precise", f"has more than {RATE_SCALE} decimals")
+    return value
 
 
 def parse_money(text: str, decimal: str, thousands: Sequence[str] = ()) -> Decimal | Failure:
