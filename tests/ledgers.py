@@ -13,6 +13,7 @@ from sqlalchemy import Engine, text
 
 from configs.settings import Settings
 from tasks import database, ledger
+from tasks.catalog.steps import CATALOG_FEEDS
 from tasks.customers.steps import CUSTOMER_FEEDS
 from tasks.feeds.contracts import FeedContract, load_contract
 from tasks.feeds.intake import Given, InboxFile, take_in_file
@@ -54,7 +55,7 @@ class Books:
         if str(contract) not in self.contracts:
             self.contracts[str(contract)] = load_contract(contract)
         feed = self.contracts[str(contract)]
-        apply = {**CUSTOMER_FEEDS, **PAYMENT_FEEDS}[feed.feed]
+        apply = {**CUSTOMER_FEEDS, **PAYMENT_FEEDS, **CATALOG_FEEDS}[feed.feed]
         with ledger.open_run(self.engine, "test", as_of=TODAY, dry_run=False, prefect_run_id=None, actor="test") as run:
             return take_in_file(
                 self.engine,

@@ -27,7 +27,8 @@ PRICES = (
 class Layer:
     """Where a file lies among the files of its catalogue.
 
-    ``late``: files of a greater place were applied before it. ``next_full``: the day of the next complete file after it.
+    ``late``: files of a greater place were applied before it. ``next_full``: the day of the next complete file after
+    it.
     """
 
     feed_file_id: int

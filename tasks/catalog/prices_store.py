@@ -6,7 +6,8 @@ what the file says; what held before stays:
 
     the file of 5 March says 10.00                          [5 Mar, …)  10.00
     the file of 19 March says 12.00                         [5 Mar, 19 Mar) 10.00   [19 Mar, …) 12.00
-    then the file of 12 March arrives and says 11.00        [5 Mar, 12 Mar) 10.00   [12 Mar, 19 Mar) 11.00   [19 Mar, …) 12.00
+    then the file of 12 March arrives and says 11.00        [5 Mar, 12 Mar) 10.00   [12 Mar, 19 Mar) 11.00
+                                                            [19 Mar, …) 12.00
 
 Neighbouring periods with the same amount are one, so the stored timeline is the same in any order of arrival.
 """

@@ -26,7 +26,7 @@ def apply_catalog(connection: Connection, staged: StagedFile) -> Applied:
     """Apply the good rows of a catalogue's file: products, prices, stock, packages, and what is no longer listed."""
     give_room(connection)
     layer = layer_of(connection, staged)
-    prepare(connection, staged, layer)
+    prepare(connection, layer)
     inserted = _insert_products(connection, layer)
     _update_products(connection, layer)
     write_prices(connection, layer)
@@ -72,7 +72,7 @@ from this
 """
 
 
-def prepare(connection: Connection, staged: StagedFile, layer: Layer) -> None:
+def prepare(connection: Connection, layer: Layer) -> None:
     """Put the good rows into ``in_file``, each beside its product, and what differs from what is held beside that.
 
     Done once a file, whoever needs it first: the guards, a dry run's difference, or the application.

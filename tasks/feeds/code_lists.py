@@ -1,6 +1,7 @@
 """Published code lists: currencies (ISO 4217), countries (ISO 3166-1), languages (ISO 639-1), with their names.
 
-Units (UN/ECE) stand in :mod:`tasks.feeds.unit_codes`. Names are understood in the five languages that contracts speak, as the Unicode CLDR writes them.
+Names are understood in the five languages that contracts speak, as the Unicode CLDR writes them. Units of UN/ECE stand
+in :mod:`tasks.feeds.unit_codes`.
 """
 
 from __future__ import annotations

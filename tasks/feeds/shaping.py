@@ -1,4 +1,4 @@
-"""Columns that follow from other columns: filled from a parent row, put together, or made comparable. Pure, by column."""
+"""Columns that follow from other columns: filled from a parent row, put together, or made comparable. Pure."""
 
 from __future__ import annotations
 

@@ -15,7 +15,12 @@ from tasks.errors import Refused
 from tasks.feeds.outcomes import Applied, StagedFile
 
 _ROWS_A_BLOCK = 20_000
-_JOINED_BY = ("row_number", "customer_number", "invoice_number", "part_key")  # what the planner has to know of staged rows
+_JOINED_BY = (
+    "row_number",
+    "customer_number",
+    "invoice_number",
+    "part_key",
+)  # what the planner has to know of staged rows
 _WORK_MEMORY = "192MB"  # a million items of a file beside a million that are held
 
 

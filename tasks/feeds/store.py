@@ -30,7 +30,6 @@ from tasks.feeds.staging_store import (
 )
 from tasks.history.store import act_for_run
 
-
 # Feeds whose files are laid over each other by day and revision: what an older revision says and the newer one does
 # not, holds. Of the other feeds a newer revision takes the whole place of the older one.
 LAYERED = frozenset({"catalog"})

@@ -129,6 +129,33 @@ READINGS: Mapping[str, Reading] = {
         "run_id desc",
         ("run_id", "flow", "as_of", "state", "dry_run", "started_at", "duration_seconds", "error_code"),
     ),
+    "catalog": Reading(
+        "The product catalogue",
+        "source, part_number, currency",
+        (
+            "part_number", "name", "unit", "status", "stock", "currency", "customer_price", "dealer_price",
+            "promo_price", "promo_to",
+        ),
+    ),
+    "prices": Reading(
+        "Prices that hold",
+        "source, part_number, kind, currency, unit, min_quantity",
+        ("part_number", "name", "kind", "currency", "unit", "min_quantity", "amount", "valid_from", "valid_to"),
+    ),
+    "price_changes": Reading(
+        "Prices that changed",
+        "changed_on desc, source, part_number, kind, currency, unit, min_quantity",
+        (
+            "part_number", "name", "kind", "currency", "unit", "changed_on", "old_amount", "new_amount", "percent",
+            "file_name",
+        ),
+    ),
+    "price_ladder": Reading("Prices that are not in the order promotional, dealer, customer", "source, part_number"),
+    "stock": Reading(
+        "Stock per warehouse and the day up to which it is known",
+        "source, part_number, warehouse",
+        ("part_number", "name", "warehouse", "quantity", "unit", "true_on"),
+    ),
     "quarantine_counts": Reading("Rows in quarantine by file and reason", "as_of desc, file_name, code"),
     "quality_incidents": Reading(
         "Incidents of data quality",

@@ -1,9 +1,9 @@
 """The catalogue: products, prices with validity, stock, units, currency rates, and which file spoke of what.
 
 Needed by catalog_upsert.
-Locks: creates new objects; foreign keys take SHARE ROW EXCLUSIVE on landing.feed_files for a moment, so that a run under
-way is waited for and a new one waits. Prices are kept from overlapping by a trigger over whole statements and not by an
-exclusion constraint: see docs/decisions.md.
+Locks: creates new objects; foreign keys take SHARE ROW EXCLUSIVE on landing.feed_files for a moment, so that a run
+under way is waited for and a new one waits. Prices are kept from overlapping by a trigger over whole statements and not
+by an exclusion constraint: see docs/decisions.md.
 Interrupted: everything runs in one transaction, so an aborted run leaves nothing.
 """
 
@@ -135,7 +135,8 @@ def _create_mentions() -> None:
         sa.Column("place", sa.Text(collation="C"), nullable=False),
         sa.Column("products", postgresql.INT8MULTIRANGE(), nullable=False),
         sa.CheckConstraint(
-            "aspect in ('product', 'customer', 'dealer', 'promo', 'stock', 'pack')", name=op.f("catalog_mentions_aspect_check")
+            "aspect in ('product', 'customer', 'dealer', 'promo', 'stock', 'pack')",
+            name=op.f("catalog_mentions_aspect_check"),
         ),
         sa.PrimaryKeyConstraint("feed_file_id", "aspect", "key", "known_from", name=op.f("catalog_mentions_pkey")),
         schema="crm",
@@ -257,18 +258,26 @@ _FUNCTIONS = (
 )
 
 _GRANTS = (
-    "grant select on crm.products, crm.product_prices, crm.product_stock, crm.product_units, crm.catalog_mentions,"
-    " crm.currency_rates, rules.unit_of_measure, landing.staged_products, landing.staged_rates"
-    " to kontor_flows, kontor_retention",
-    "grant insert, maintain on crm.products, crm.product_prices, crm.product_stock, crm.product_units,"
-    " crm.catalog_mentions, crm.currency_rates to kontor_flows",
+    (
+        "grant select on crm.products, crm.product_prices, crm.product_stock, crm.product_units, crm.catalog_mentions,"
+        " crm.currency_rates, rules.unit_of_measure, landing.staged_products, landing.staged_rates"
+        " to kontor_flows, kontor_retention"
+    ),
+    (
+        "grant insert, maintain on crm.products, crm.product_prices, crm.product_stock, crm.product_units,"
+        " crm.catalog_mentions, crm.currency_rates to kontor_flows"
+    ),
     # What a product is found by never changes; everything else of it may.
-    "grant update (part_number, name, description, category, unit, gtin, status, discontinued_on, feed_file_id,"
-    " updated_at) on crm.products to kontor_flows",
+    (
+        "grant update (part_number, name, description, category, unit, gtin, status, discontinued_on, feed_file_id,"
+        " updated_at) on crm.products to kontor_flows"
+    ),
     "grant update, delete on crm.product_prices to kontor_flows",
     "grant update on crm.product_stock, crm.product_units, crm.catalog_mentions, crm.currency_rates to kontor_flows",
     "grant insert, update, delete, truncate, maintain on landing.staged_products, landing.staged_rates to kontor_flows",
-    "grant update, delete on crm.products, crm.product_prices, crm.product_stock, crm.product_units,"
-    " crm.catalog_mentions, crm.currency_rates, landing.staged_products, landing.staged_rates to kontor_retention",
+    (
+        "grant update, delete on crm.products, crm.product_prices, crm.product_stock, crm.product_units,"
+        " crm.catalog_mentions, crm.currency_rates, landing.staged_products, landing.staged_rates to kontor_retention"
+    ),
     "grant execute on function crm.refuse_overlapping_prices() to kontor_flows, kontor_retention",
 )

@@ -1,0 +1,197 @@
+"""Catalogues become products, prices with validity, stock and packages; what is left out is discontinued, not lost."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from configs.settings import Settings
+from tests.catalogues import DAY, catalog_contract, delta, full, prices, product, products, state
+from tests.ledgers import Books, write_csv
+
+WEEK = timedelta(weeks=1)
+
+
+@pytest.fixture
+def books(kontor_settings: Settings) -> Books:
+    """An empty database."""
+    return Books(kontor_settings)
+
+
+def test_the_polish_list_is_inserted_once_and_a_second_run_changes_nothing(books: Books, real_data: Path) -> None:
+    """5,000 products with two prices and a stock each; the same file of another day changes none of them."""
+    path = real_data / "catalog" / "poland-electrical-wholesale" / "price_list_first_5000.xlsx"
+    first = books.take_in(path, "polish_price_list", DAY)
+    assert (first.rows_read, first.inserted, first.quarantined) == (5000, 5000, 0)
+    before = state(books)
+    again = books.take_in(path, "polish_price_list", DAY + WEEK)
+    assert (again.unchanged, again.inserted, again.updated, again.settled) == (5000, 0, 0, 0)
+    after = state(books)
+    assert {row["true_on"] for row in after.pop("known_stock")} == {DAY + WEEK}
+    assert {row["true_on"] for row in before.pop("known_stock")} == {DAY}
+    assert after == before
+    counts = [len(before[name]) for name in ("products", "prices", "stock")]
+    assert counts == [5000, 10000, 5000]
+    figures = books.read(
+        "select count(*) filter (where length(gtin) = 13) as thirteen,"
+        " count(*) filter (where gtin like '0%') as padded,"
+        " count(*) filter (where not crm.gtin_is_right(gtin)) as wrong,"
+        " count(*) filter (where part_number ~ '^[0-9]+$') as digits,"
+        " count(*) filter (where part_number like '0%') as zeros from crm.products"
+    )[0]
+    assert figures == _expected_of_the_polish_list(path)
+
+
+def _expected_of_the_polish_list(path: Path) -> dict[str, int]:
+    """The same figures counted from the cells, by the standard library alone."""
+    from python_calamine import CalamineWorkbook
+
+    rows = CalamineWorkbook.from_path(str(path)).get_sheet_by_index(0).to_python()[1:]
+    numbers, gtins = [str(row[0]) for row in rows], [str(row[8]).zfill(13) for row in rows]
+    right = [sum(int(d) * (3 if place % 2 else 1) for place, d in enumerate(reversed(g))) % 10 == 0 for g in gtins]
+    return {
+        "thirteen": len(gtins),
+        "padded": sum(g.startswith("0") for g in gtins),
+        "wrong": right.count(False),
+        "digits": sum(n.isdigit() for n in numbers),
+        "zeros": sum(n.startswith("0") for n in numbers),
+    }
+
+
+def test_numbers_match_without_case_spaces_and_dashes_and_stay_as_sent(books: Books, tmp_path: Path) -> None:
+    """``ab-12 c`` updates ``AB12C``; leading zeros make another product, and an all-digit number stays a text."""
+    full(books, tmp_path, [product("AB12C"), product("007"), product("7")])
+    outcome = delta(books, tmp_path, [product("ab-12 c", name="Renamed")], DAY + WEEK)
+    assert (outcome.updated, outcome.inserted) == (1, 0)
+    assert {p: row["name"] for p, row in products(books).items()} == {
+        "ab-12 c": "Renamed",
+        "007": "Product 007",
+        "7": "Product 7",
+    }
+
+
+def test_two_rows_of_one_number_are_both_quarantined_with_each_others_address(books: Books, tmp_path: Path) -> None:
+    """The file says which rows collide, also where they are written differently."""
+    outcome = full(books, tmp_path, [product("A-1"), product("B"), product("a 1")])
+    assert (outcome.inserted, outcome.quarantined) == (1, 2)
+    found = books.read("select cell, column_name, reason from report.quarantine order by row_number")
+    assert [(row["cell"], row["column_name"]) for row in found] == [("A2", "part_number"), ("A4", "part_number")]
+    assert ["A4" in found[0]["reason"], "A2" in found[1]["reason"]] == [True, True]
+
+
+def test_a_changed_price_ends_the_old_one_on_the_day_of_the_file(books: Books, tmp_path: Path) -> None:
+    """The timeline has both prices; a blank price in a file that has the column ends it."""
+    full(books, tmp_path, [product("A", customer_price="10.00", dealer_price="8.00")])
+    full(books, tmp_path, [product("A", customer_price="12.50", dealer_price="8.00")], DAY + WEEK)
+    full(books, tmp_path, [product("A", customer_price="", dealer_price="8.00")], DAY + 2 * WEEK)
+    one = Decimal("1.0000")
+    assert prices(books) == [
+        ("A", "customer", "EUR", "", one, DAY, DAY + WEEK, Decimal("10.0000")),
+        ("A", "customer", "EUR", "", one, DAY + WEEK, DAY + 2 * WEEK, Decimal("12.5000")),
+        ("A", "dealer", "EUR", "", one, DAY, None, Decimal("8.0000")),
+    ]
+    changes = books.read("select kind, changed_on, old_amount, new_amount, percent from report.price_changes")
+    assert [tuple(row.values()) for row in changes] == [
+        ("customer", DAY + WEEK, Decimal("10"), Decimal("12.5"), Decimal("25.00"))
+    ]
+
+
+def test_a_file_that_comes_late_is_laid_beneath_the_newer_ones(books: Books, tmp_path: Path) -> None:
+    """The file of the second week arrives last; what the third confirmed in silence holds again from its day on."""
+    for place in (0, 2, 1):
+        amount = "11.00" if place == 1 else "10.00"
+        full(books, tmp_path, [product("A", customer_price=amount, stock=place)], DAY + place * WEEK)
+    days = [DAY, DAY + WEEK, DAY + 2 * WEEK, None]
+    assert [row[5:] for row in prices(books)] == [
+        (days[0], days[1], Decimal("10.0000")),
+        (days[1], days[2], Decimal("11.0000")),
+        (days[2], days[3], Decimal("10.0000")),
+    ]
+    assert state(books)["known_stock"][0]["quantity"] == 2
+
+
+def test_what_a_complete_file_leaves_out_is_discontinued_and_comes_back(books: Books, tmp_path: Path) -> None:
+    """Discontinued with the day, never deleted; a row in quarantine still lists its product; a delta takes it back."""
+    full(books, tmp_path, [product("A"), product("B"), product("C", customer_price="1")])
+    outcome = full(books, tmp_path, [product("A"), product("C", customer_price="much")], DAY + WEEK)
+    assert (outcome.settled, outcome.quarantined) == (1, 1)
+    gone = {p: row["discontinued_on"] for p, row in products(books).items()}
+    assert gone == {"A": None, "B": DAY + WEEK, "C": None}
+    shown = books.read("select part_number, status from report.catalog order by 1")
+    assert [tuple(row.values()) for row in shown] == [("A", "active"), ("B", "discontinued"), ("C", "active")]
+    back = delta(books, tmp_path, [product("B")], DAY + 2 * WEEK)
+    assert back.updated == 1
+    assert products(books)["B"]["discontinued_on"] is None
+
+
+def test_prices_by_quantity_unit_and_currency_come_in_several_rows(books: Books, tmp_path: Path) -> None:
+    """A contract with more columns in its key reads several rows of one product; equal keys still collide."""
+    contract = catalog_contract(tmp_path, keys=("currency", "unit", "min_quantity", "warehouse"))
+    rows = [
+        product("A", unit="st", min_quantity=1, customer_price="10", warehouse="N", stock=3),
+        product("A", unit="st", min_quantity=100, customer_price="9", warehouse="N", stock=3),
+        product("A", unit="förp", min_quantity=1, customer_price="95", warehouse="N", stock=3),
+        product("A", unit="st", min_quantity=1, customer_price="110", warehouse="S", stock=4) | {"currency": "SEK"},
+        product("B", unit="st", min_quantity=1, customer_price="1", warehouse="", stock=1),
+        product("b", unit="szt.", min_quantity=1, customer_price="2", warehouse="", stock=1),
+    ]
+    outcome = books.take_in(write_csv(tmp_path / "list.csv", rows), contract, DAY)
+    assert (outcome.inserted, outcome.quarantined) == (4, 2)
+    assert [(row[2], row[3], row[4], row[7]) for row in prices(books)] == [
+        ("EUR", "C62", 1, 10),
+        ("EUR", "C62", 100, 9),
+        ("EUR", "PK", 1, 95),
+        ("SEK", "C62", 1, 110),
+    ]
+    assert [(row["warehouse"], row["quantity"]) for row in state(books)["stock"]] == [("N", 3), ("S", 4)]
+    again = books.take_in(write_csv(tmp_path / "list.csv", rows), contract, DAY + WEEK)
+    assert (again.unchanged, again.updated) == (4, 0)
+
+
+def test_promotions_begin_and_end_on_their_days(books: Books, tmp_path: Path) -> None:
+    """A promotion that lies ahead holds on its days only, and a file that no longer names it takes it back."""
+    first, last = DAY + timedelta(days=10), DAY + timedelta(days=20)
+    row = product("A", customer_price="10", promo_price="7", promo_from=first, promo_to=last)
+    full(books, tmp_path, [row])
+    assert [r[5:] for r in prices(books) if r[1] == "promo"] == [(first, last + timedelta(days=1), Decimal(7))]
+    on = "select promo_price from report.catalog(:day)"
+    found = [books.read(on, day=day)[0]["promo_price"] for day in (first - timedelta(days=1), first, last)]
+    assert found == [None, Decimal(7), Decimal(7)]
+    assert books.read(on, day=last + timedelta(days=1))[0]["promo_price"] is None
+    full(books, tmp_path, [row | {"promo_price": "", "promo_from": "", "promo_to": ""}], DAY + WEEK)
+    assert [r for r in prices(books) if r[1] == "promo"] == []
+
+
+def test_the_database_itself_refuses_prices_that_overlap(books: Books, tmp_path: Path) -> None:
+    """Whoever writes a second price for a day that has one is refused, however it is written."""
+    from sqlalchemy import text
+    from sqlalchemy.exc import IntegrityError
+
+    from tasks.database import OWNER, engine_for
+
+    full(books, tmp_path, [product("A", customer_price="10")])
+    statement = text(
+        "insert into crm.product_prices select product_id, kind, currency, unit, min_quantity, :day, null, 11,"
+        " feed_file_id from crm.product_prices"
+    )
+    with engine_for(books.settings, OWNER).begin() as connection, pytest.raises(IntegrityError, match="hold on"):
+        connection.execute(statement, {"day": date(2026, 12, 1)})
+
+
+def test_warnings_keep_the_row_and_errors_set_it_aside(books: Books, tmp_path: Path) -> None:
+    """Ladder, negative stock, zero prices and check digits warn; a price without currency is quarantined."""
+    rows = [
+        product("A", customer_price="5", dealer_price="6", promo_price="", stock=1, gtin="4006381333931"),
+        product("B", customer_price="5", dealer_price="4", promo_price="4.5", stock=-2, gtin="4006381333932"),
+        product("C", customer_price="5", dealer_price="", promo_price="6", stock="", gtin="") | {"currency": ""},
+        product("D", customer_price="-1", dealer_price="", promo_price="", stock="", gtin=""),
+    ]
+    outcome = full(books, tmp_path, rows)
+    assert (outcome.inserted, outcome.warned, outcome.quarantined) == (2, 3, 2)
+    ladder = books.read("select part_number from report.price_ladder order by 1")
+    assert [row["part_number"] for row in ladder] == ["A", "B"]
+    shown = books.read("select part_number, gtin_is_right, stock from report.catalog order by 1")
+    assert [tuple(row.values()) for row in shown] == [("A", True, 1), ("B", False, -2)]
