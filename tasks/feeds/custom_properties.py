@@ -75,7 +75,6 @@ SHEET: Rule = (
 ENCODINGS: Rule = (_is_encodings, "a list of encodings that Python knows, such as utf-8, windows-1251")
 
 DIALECT: Mapping[str, Rule] = {
-    "format": _one_of("table", "bmecat"),
     "encodings": ENCODINGS,
     "delimiter": _one_of("auto", ",", ";", "\t", "|"),
     "decimal": _one_of("auto", ".", ","),

@@ -29,6 +29,7 @@ from tasks.feeds.folding import fold, fold_words
 from tasks.feeds.grids import Body, Grid, RaggedRow
 from tasks.feeds.headings import HeaderMatch, alias_ranks, match_header
 from tasks.feeds.packages import HostilePackage, check_package, is_encrypted_package
+from tasks.feeds.row_shapes import shape_rows
 from tasks.feeds.workbooks import NotAWorkbook, PanicIsRefusal, read_sheets
 
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
@@ -295,7 +296,14 @@ def _table(path: Path, contract: FeedContract, choice: _Choice) -> RawTable:
     headings = tuple(_clean(cell) for cell in header)
     body = choice.grid.body(choice.header_row, len(headings))
     headings += ("",) * (len(body.columns) - len(headings))
-    positions = choice.match.positions
+    positions = dict(choice.match.positions)
+    remarks = tuple(getattr(choice.grid, "remarks", ()))
+    if contract.group_headings is not None or contract.rows_need:
+        shaped = shape_rows(body, positions, contract, _totals_rows(body, positions, headings, contract))
+        body, remarks = shaped.body, (*remarks, *shaped.remarks)
+        if shaped.group is not None and contract.group_headings is not None:
+            positions[contract.group_headings] = shaped.group
+            headings += (f"{contract.group_headings} (headings of groups)",)
     keep, totals, blank_rows = _sift(body, positions, headings, contract)
     frame = _frame({name: body.columns[at] for name, at in positions.items()}, body.row_numbers, keep)
     known = set(positions.values())
@@ -318,10 +326,19 @@ def _table(path: Path, contract: FeedContract, choice: _Choice) -> RawTable:
         ragged={number: row for number, row in body.ragged.items() if not _is_total_number(totals, number)},
         headings=headings,
         other=_frame(other, None, keep),
-        remarks=getattr(choice.grid, "remarks", ()),
+        remarks=remarks,
     )
     _refuse_no_rows(raw, contract)
     return raw
+
+
+def _totals_rows(
+    body: Body, positions: Mapping[str, int], headings: Sequence[str], contract: FeedContract
+) -> list[int]:
+    """Return the indexes of the rows that are totals."""
+    _, totals, _ = _sift(body, positions, headings, contract)
+    numbers = {row.row_number for row in totals}
+    return [at for at, number in enumerate(body.row_numbers.to_pylist()) if number in numbers] if numbers else []
 
 
 def _is_total_number(totals: Sequence[TotalsRow], number: int) -> bool:
