@@ -74,6 +74,9 @@ def read_seeds(path: Path, table: Table) -> list[dict[str, object]]:
 
 def _row(table: Table, line: dict[str, str], number: int, wrong: list[str]) -> dict[str, object]:
     values: dict[str, object] = {"valid": _validity(line, number, wrong)}
+    if None in line or None in line.values():
+        wrong.append(f"line {number} has not as many cells as there are headings; quote a cell that holds a comma")
+        return values
     for name, cell in line.items():
         if name in ("valid_from", "valid_to"):
             continue

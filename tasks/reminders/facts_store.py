@@ -1,0 +1,241 @@
+"""Reads what a plan is made from: two streams by COPY, both in the order of customers, merged without keeping either.
+
+The items of a million-row ledger pass through as short text rows; what repeats (days, amounts, sources) is made into a
+value once. All reads of one plan happen in one snapshot of the database.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date, timedelta
+from decimal import Decimal
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
+
+from psycopg import sql
+from sqlalchemy import Connection, text
+
+from tasks.errors import Refused
+from tasks.reminders.facts import Contact, Customer, Hold, Item
+from tasks.reminders.rulebook import RuleBook
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Which facts are read: those of ``as_of``, of customers with an item due on or before ``due_until``.
+
+    ``as_it_stands`` counts every reservation there is, as a run must; else only those made before ``as_of``, as a look
+    back does. ``lowest`` and ``highest`` bound the customers' ids, so that two processes can share the work.
+    """
+
+    as_of: date
+    due_until: date
+    as_it_stands: bool = True
+    lowest: int = 0
+    highest: int = 2**62
+    customer_number: str | None = None
+
+
+def scope_of(rules: RuleBook, as_of: date, *, as_it_stands: bool = True, customer_number: str | None = None) -> Scope:
+    """The scope that these rules need on that day: as far ahead as their earliest notice reaches."""
+    ahead = max((-stage.offset_days for ladder in rules.stages.values() for stage in ladder), default=0)
+    # Working days stretch over weekends and holidays; twice as many calendar days and two weeks cover any of them.
+    until = as_of + timedelta(days=2 * ahead + 14) if ahead > 0 else as_of
+    return Scope(as_of, until, as_it_stands, customer_number=customer_number)
+
+
+def fetch_freshness(connection: Connection, as_of: date) -> dict[str, date]:
+    """The newest day on or before ``as_of`` that each source of items has spoken about."""
+    rows = connection.execute(text("select source, newest_as_of from crm.freshness_at(:as_of)"), {"as_of": as_of})
+    return {row.source: row.newest_as_of for row in rows}
+
+
+def fetch_customers(connection: Connection, scope: Scope) -> Iterator[Customer]:
+    """Every customer with an item in scope, with all of its open items, by id; decided ones of the day are left out.
+
+    A customer for whom a mail of this very day stands is left out: what was decided stands. The order of a customer's
+    items is that of their ids.
+    """
+    _settle_plans(connection)
+    # Two cursors on one connection cannot stream at once, so the smaller stream is kept: one row per customer.
+    sides = {int(row[0]): row for row in _copy(connection, _SIDES, scope)}
+    for organization_id, rows in groupby(_copy(connection, _ITEMS, scope), key=itemgetter(0)):
+        side = sides.get(int(organization_id))
+        if side is not None:
+            yield _customer(side, tuple(map(_item, rows)))
+
+
+def _settle_plans(connection: Connection) -> None:
+    """Whole-table joins want memory and no compilation; both settings end with the transaction."""
+    connection.exec_driver_sql("set local work_mem = '128MB'")
+    connection.exec_driver_sql("set local jit = off")
+
+
+def _copy(connection: Connection, statement: str, scope: Scope) -> Iterator[tuple[Any, ...]]:
+    driver = connection.connection.driver_connection
+    if driver is None:
+        raise Refused("The connection was closed while facts were read.", hint="Run the command again.")
+    values = {
+        "as_of": scope.as_of,
+        "due_until": scope.due_until,
+        "as_it_stands": scope.as_it_stands,
+        "lowest": scope.lowest,
+        "highest": scope.highest,
+        "customer_number": scope.customer_number,
+    }
+    # COPY takes no parameters: the driver writes them in as literals.
+    query = sql.SQL("copy ({}) to stdout").format(sql.SQL(_with_literals(statement, values)))
+    with driver.cursor() as cursor, cursor.copy(query) as copy:
+        yield from copy.rows()
+
+
+def _with_literals(statement: str, values: Mapping[str, Any]) -> str:
+    for name, value in values.items():
+        statement = statement.replace(f"%({name})s", sql.Literal(value).as_string(None))
+    return statement
+
+
+# --- rows into values -------------------------------------------------------------------------------------------------
+
+_day = functools.lru_cache(maxsize=100_000)(date.fromisoformat)
+_money = functools.lru_cache(maxsize=200_000)(Decimal)
+
+
+def _item(row: tuple[Any, ...]) -> Item:
+    _, invoice_id, source, credit, due_on, currency, amount, disputed, level, sequence, reminded_on, unknown = row
+    if level is None:
+        return Item(int(invoice_id), source, credit == "t", _day(due_on), currency, _money(amount), disputed == "t")
+    return Item(
+        int(invoice_id),
+        source,
+        credit == "t",
+        _day(due_on),
+        currency,
+        _money(amount),
+        disputed == "t",
+        int(level),
+        int(sequence),
+        _day(reminded_on),
+        unknown == "t",
+    )
+
+
+def _customer(side: tuple[Any, ...], items: tuple[Item, ...]) -> Customer:
+    _, number, country, segment, payer_class, language, owner, contacts, holds, unmatched, mailed, waiting = side
+    return Customer(
+        organization_id=int(side[0]),
+        customer_number=number,
+        country=country,
+        segment=segment,
+        payer_class=payer_class,
+        language=language,
+        owner=owner,
+        items=items,
+        contacts=tuple(Contact(*row) for row in json.loads(contacts)) if contacts else (),
+        holds=tuple(_hold(row) for row in json.loads(holds)) if holds else (),
+        unmatched={currency: Decimal(amount) for currency, amount in json.loads(unmatched).items()}
+        if unmatched
+        else _NONE,
+        mailed_on=tuple(map(_day, mailed.split(","))) if mailed else (),
+        waiting=_day(waiting) if waiting else None,
+    )
+
+
+_NONE: Mapping[str, Decimal] = {}
+
+
+def _hold(row: list[Any]) -> Hold:
+    hold_id, kind, invoice_id, until, reason = row
+    return Hold(hold_id, kind, invoice_id, date.fromisoformat(until) if until else None, reason)
+
+
+# --- statements -------------------------------------------------------------------------------------------------------
+
+# Refused and cancelled mail reached nobody: it does not count as a reminder, unless its reservation stands.
+_ITEMS = """
+with open_items as materialized (
+    select i.organization_id, i.invoice_id, i.source, i.document_type, i.due_on, i.currency, i.open_amount, i.disputed
+    from crm.balances_at(%(as_of)s) i
+    where i.organization_id between %(lowest)s and %(highest)s
+      and (%(customer_number)s::text is null or i.organization_id in (
+          select organization_id from crm.organizations where customer_number = %(customer_number)s))
+), in_scope as (
+    select distinct organization_id from open_items
+    where document_type = 'invoice' and open_amount > 0 and due_on <= %(due_until)s
+), levels as (
+    select distinct on (r.invoice_id) r.invoice_id, m.as_of as reminded_on, r.sequence,
+           array_position(array['upcoming', 'first', 'second', 'final'], r.stage) - 1 as level,
+           bool_or(m.state = 'unknown') over (partition by r.invoice_id) as unknown
+    from outbox.reminder_items r join outbox.reminders m on m.reminder_id = r.reminder_id
+    where r.released_at is null and (%(as_it_stands)s or m.as_of < %(as_of)s)
+    order by r.invoice_id, array_position(array['upcoming', 'first', 'second', 'final'], r.stage) desc,
+             r.sequence desc
+)
+select i.organization_id, i.invoice_id, i.source, i.document_type = 'credit_note', i.due_on, i.currency,
+       i.open_amount, i.disputed, l.level, l.sequence, l.reminded_on, l.unknown
+from open_items i
+join in_scope s on s.organization_id = i.organization_id
+left join levels l on l.invoice_id = i.invoice_id
+order by i.organization_id, i.invoice_id
+"""
+
+# A hold of the past is what stood on that day: made by then, not yet released, or a promise that had run out.
+_SIDES = """
+with suppressed as (
+    select distinct on (email) email, kind || ' since ' || since::date as reason
+    from outbox.suppressions
+    where kind <> 'soft_bounce' and (until is null or until > now())
+    order by email, suppression_id
+), contacts as (
+    select c.organization_id,
+           json_agg(json_build_array(c.contact_id, coalesce(c.email, ''), coalesce(c.language, ''), r.role,
+                                     coalesce(s.reason, '')) order by c.contact_id, r.role) as contacts
+    from crm.contacts c
+    join crm.contact_roles r on r.contact_id = c.contact_id and r.valid @> %(as_of)s::date
+    left join suppressed s on s.email = lower(c.email)
+    where c.organization_id between %(lowest)s and %(highest)s
+    group by c.organization_id
+), holds as (
+    select h.organization_id,
+           json_agg(json_build_array(h.hold_id, h.kind, h.invoice_id,
+                                     case when upper_inf(h.valid) then null else upper(h.valid) - 1 end, h.reason)
+                    order by h.hold_id) as holds
+    from ops.reminder_holds h
+    where lower(h.valid) <= %(as_of)s and (h.released_at is null or h.released_at::date > %(as_of)s)
+      and (h.valid @> %(as_of)s::date
+           or h.kind = 'promise_to_pay' and upper(h.valid) > %(as_of)s::date - 90)
+    group by h.organization_id
+), unmatched as (
+    select u.organization_id, json_object_agg(u.currency, u.amount::text order by u.currency) as unmatched
+    from crm.unmatched_money_at(%(as_of)s) u group by u.organization_id
+), mailed as (
+    select m.organization_id,
+           string_agg(m.as_of::text, ',' order by m.as_of desc)
+               filter (where m.as_of > %(as_of)s::date - 60 and m.state not in ('refused', 'bounced')) as mailed,
+           min(m.as_of) filter (where %(as_it_stands)s
+               and m.state in ('planned', 'held', 'approved', 'sending', 'deferred')) as waiting
+    from outbox.reminders m
+    where m.state <> 'cancelled' and m.as_of < %(as_of)s
+    group by m.organization_id
+)
+select o.organization_id, o.customer_number, coalesce(o.country, ''), coalesce(o.segment, ''),
+       coalesce(p.payer_class, 'unrated'), coalesce(o.language, ''), coalesce(o.owner, ''),
+       c.contacts, h.holds, u.unmatched, m.mailed, m.waiting
+from crm.organizations o
+left join ops.payer_class_history p
+    on p.organization_id = o.organization_id and p.valid_from <= %(as_of)s
+    and (p.valid_until is null or p.valid_until > %(as_of)s)
+left join contacts c on c.organization_id = o.organization_id
+left join holds h on h.organization_id = o.organization_id
+left join unmatched u on u.organization_id = o.organization_id
+left join mailed m on m.organization_id = o.organization_id
+where o.organization_id between %(lowest)s and %(highest)s
+  and (%(customer_number)s::text is null or o.customer_number = %(customer_number)s)
+  and (not %(as_it_stands)s or not exists (
+      select from outbox.reminders t
+      where t.organization_id = o.organization_id and t.as_of = %(as_of)s and t.state <> 'cancelled'))
+"""

@@ -1,0 +1,198 @@
+"""Keeps what was planned: decisions, mails and the reservations of their items, in one transaction.
+
+A second run of the same day writes nothing where it decides the same. An invoice's stage that is reserved already makes
+the database refuse the whole transaction: no run can talk itself past it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import date, timedelta
+
+from psycopg.copy import QueuedLibpqWriter
+from sqlalchemy import Connection, text
+
+from tasks.errors import Refused
+from tasks.reminders.plan import Decision
+from tasks.reminders.rulebook import RuleBook
+
+_ROWS_A_BLOCK = 5_000
+
+
+def save_plan(
+    connection: Connection, run_id: int, as_of: date, decisions: Sequence[Decision], *, brake: str | None = None
+) -> dict[str, int]:
+    """Keep the decisions of a day and reserve what they remind of; return the counts of rows written by kind.
+
+    With ``brake`` every mail waits for a person, who reads that text as the reason. Works in the caller's transaction.
+    The counts: ``decided`` (all given), ``recorded`` (decisions that were not known), ``planned`` mails, ``reserved``
+    items, ``tasks_opened`` and ``tasks_closed``.
+    """
+    connection.execute(text(_WORK_TABLES))
+    _copy(connection, "planned_decision", _decision_lines(decisions))
+    _copy(connection, "planned_item", _item_lines(decisions))
+    connection.execute(text("analyze planned_decision"))
+    given = {"run_id": run_id, "as_of": as_of, "brake": brake}
+    recorded = connection.execute(text(_RECORD), given).rowcount
+    planned = connection.execute(text(_PLAN), given).rowcount
+    reserved = connection.execute(text(_RESERVE), given).rowcount
+    opened = connection.execute(text(_OPEN_TASKS), given).rowcount
+    closed = connection.execute(text(_CLOSE_TASKS), given).rowcount
+    connection.execute(text("drop table planned_decision, planned_item"))
+    return {
+        "decided": len(decisions),
+        "recorded": recorded,
+        "planned": planned,
+        "reserved": reserved,
+        "tasks_opened": opened,
+        "tasks_closed": closed,
+    }
+
+
+def fetch_earlier_runs(connection: Connection, rules: RuleBook, as_of: date) -> list[int]:
+    """How many mails each earlier day in the brake's window planned, days without a mail left out."""
+    limit = rules.limit("blast_radius")
+    days = limit.window_days if limit is not None and limit.window_days is not None else 90
+    rows = connection.scalars(
+        text("select count(*) from outbox.reminders where as_of >= :since and as_of < :as_of group by as_of"),
+        {"since": as_of - timedelta(days=days), "as_of": as_of},
+    )
+    return [int(count) for count in rows]
+
+
+# --- values into rows -------------------------------------------------------------------------------------------------
+
+
+def _copy(connection: Connection, table: str, lines: Iterable[str]) -> None:
+    driver = connection.connection.driver_connection
+    if driver is None:
+        raise Refused("The connection was closed while a plan was being kept.", hint="Run the command again.")
+    block: list[str] = []
+    with driver.cursor() as cursor, cursor.copy(f"copy {table} from stdin", writer=QueuedLibpqWriter(cursor)) as copy:
+        for line in lines:
+            block.append(line)
+            if len(block) == _ROWS_A_BLOCK:
+                copy.write("".join(block))
+                block.clear()
+        copy.write("".join(block))
+
+
+_ESCAPED = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
+
+
+def _cell(value: object) -> str:
+    """A value as COPY's text format writes it."""
+    return "\\N" if value is None else str(value).translate(_ESCAPED)
+
+
+def _decision_lines(decisions: Iterable[Decision]) -> Iterator[str]:
+    for place, d in enumerate(decisions):
+        cells = (
+            place,
+            d.organization_id,
+            d.decision,
+            d.stage,
+            d.sequence,
+            d.reason,
+            d.reason_code,
+            d.contact_id,
+            d.recipient_email,
+            d.recipient_reason,
+            d.language,
+            "{" + ",".join(map(str, d.invoice_ids)) + "}",
+            d.rule_id,
+            d.rule_version,
+            json.dumps(d.figures, ensure_ascii=False),
+            d.template,
+            d.cc,
+            d.attachment,
+            d.needs_approval,
+            d.owner or None,
+        )
+        yield "\t".join(map(_cell, cells)) + "\n"
+
+
+def _item_lines(decisions: Iterable[Decision]) -> Iterator[str]:
+    for d in decisions:
+        for item in d.reserved:
+            yield "\t".join(map(_cell, (d.organization_id, *item))) + "\n"
+
+
+# --- statements -------------------------------------------------------------------------------------------------------
+
+_WORK_TABLES = """
+create temporary table planned_decision (
+    place integer, organization_id bigint, decision text, stage text, sequence integer, reason text, reason_code text,
+    contact_id bigint, recipient_email text, recipient_reason text, language text, invoice_ids bigint[], rule_id text,
+    rule_version integer, figures jsonb, template text, cc text, attachment text, needs_approval boolean, owner text
+) on commit drop;
+create temporary table planned_item (
+    organization_id bigint, invoice_id bigint, stage text, sequence integer, currency text, open_amount numeric,
+    due_on date
+) on commit drop
+"""
+
+_SAID = (
+    "decision, stage, sequence, reason, reason_code, contact_id, recipient_email, recipient_reason, language,"
+    " invoice_ids, rule_id, rule_version, figures"
+)
+_SAID_NOW, _SAID_BEFORE = (
+    ", ".join(f"{alias}.{name}" for name in _SAID.replace(" ", "").split(",")) for alias in ("p", "b")
+)
+
+_RECORD = f"""
+insert into ops.reminder_decisions (run_id, as_of, organization_id, {_SAID})
+select :run_id, :as_of, p.organization_id, {_SAID_NOW}
+from planned_decision p
+left join (
+    select distinct on (organization_id) * from ops.reminder_decisions
+    where as_of = :as_of order by organization_id, decision_id desc
+) b on b.organization_id = p.organization_id
+where b.organization_id is null or ({_SAID_NOW}) is distinct from ({_SAID_BEFORE})
+order by p.place
+"""
+
+# The newest decision of the day is the one just made, or the same one made before and cancelled since.
+_PLAN = """
+insert into outbox.reminders (run_id, decision_id, organization_id, as_of, stage, sequence, state, state_reason,
+    contact_id, recipient_email, recipient_reason, cc, language, template, attachment, thread_message_id, rule_id,
+    rule_version, needs_approval)
+select :run_id, d.decision_id, p.organization_id, :as_of, p.stage, p.sequence, 'planned', cast(:brake as text),
+    p.contact_id, p.recipient_email, p.recipient_reason, p.cc, p.language, p.template, p.attachment,
+    (select m.message_id from outbox.reminders m
+     where m.organization_id = p.organization_id and m.state = 'sent' and m.message_id is not null
+     order by m.sent_at desc nulls last, m.reminder_id desc limit 1),
+    p.rule_id, p.rule_version, p.needs_approval or cast(:brake as text) is not null
+from planned_decision p
+join (
+    select distinct on (organization_id) organization_id, decision_id from ops.reminder_decisions
+    where as_of = :as_of order by organization_id, decision_id desc
+) d on d.organization_id = p.organization_id
+where p.decision = 'remind'
+order by p.place
+"""
+
+_RESERVE = """
+insert into outbox.reminder_items (reminder_id, invoice_id, stage, sequence, currency, open_amount, due_on)
+select m.reminder_id, i.invoice_id, i.stage, i.sequence, i.currency, i.open_amount, i.due_on
+from planned_item i
+join outbox.reminders m
+    on m.organization_id = i.organization_id and m.as_of = :as_of and m.run_id = :run_id and m.state = 'planned'
+order by m.reminder_id, i.due_on, i.invoice_id
+"""
+
+_OPEN_TASKS = """
+insert into ops.reminder_tasks (organization_id, kind, as_of, run_id, owner, details)
+select p.organization_id, p.reason_code, :as_of, :run_id, p.owner, p.reason
+from planned_decision p where p.decision = 'task'
+on conflict (organization_id, kind) where closed_at is null do nothing
+"""
+
+_CLOSE_TASKS = """
+update ops.reminder_tasks t
+set closed_at = now(), closed_by = 'overdue_reminders', close_reason = 'a usable address was found'
+from planned_decision p
+where t.organization_id = p.organization_id and t.closed_at is null and p.decision = 'remind'
+  and t.kind in ('no_contact', 'no_valid_address', 'address_bounced')
+"""
