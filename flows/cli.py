@@ -21,6 +21,7 @@ from flows.commands import (
     quality,
     quarantine,
     reading,
+    reminders,
     retention,
     servers,
     standing,
@@ -37,6 +38,7 @@ app = typer.Typer(
 )
 
 FIRST, FILES, ANSWERS, WORK = "To begin with", "Files that come in", "What the database says", "Running"
+REMINDING = "Reminding"
 
 app.command(rich_help_panel=FIRST)(demo.demo)
 app.command(rich_help_panel=FIRST)(status.status)
@@ -48,6 +50,7 @@ app.add_typer(reading.payer_class, name="payer-class", rich_help_panel=ANSWERS)
 app.add_typer(history.history, name="history", rich_help_panel=ANSWERS)
 app.add_typer(quality.quality, name="quality", rich_help_panel=ANSWERS)
 app.add_typer(retention.retention, name="retention", rich_help_panel=WORK)
+app.add_typer(reminders.reminders, name="reminders", rich_help_panel=REMINDING)
 app.command(rich_help_panel=WORK)(taking_in.run)
 app.command(rich_help_panel=WORK)(standing.up)
 app.command(rich_help_panel=WORK)(servers.down)

@@ -7,6 +7,7 @@ from datetime import date, timedelta
 from decimal import Decimal
 from typing import NamedTuple
 
+from tasks.reminders import wording
 from tasks.reminders.calendar import Calendar
 from tasks.reminders.facts import Customer, Hold, Item
 from tasks.reminders.rulebook import Stage
@@ -118,4 +119,4 @@ def sum_open(items: Iterable[Item]) -> dict[str, Decimal]:
 
 def as_texts(amounts: Mapping[str, Decimal]) -> dict[str, str]:
     """Sums as JSON keeps them exactly: text, by currency."""
-    return {currency: f"{amounts[currency]:f}" for currency in sorted(amounts)}
+    return {currency: wording.digits(currency, amounts[currency]) for currency in sorted(amounts)}

@@ -28,8 +28,17 @@ def _quantum(currency: str) -> Decimal:
 
 def money(currency: str, amount: Decimal) -> str:
     """A sum with its currency, such as ``EUR 1,310.50``; further places are kept where they count."""
+    return f"{currency} {_shortest(currency, amount):,f}"
+
+
+def digits(currency: str, amount: Decimal) -> str:
+    """The same sum as digits alone, such as ``1310.50``: how JSON keeps it exactly."""
+    return f"{_shortest(currency, amount):f}"
+
+
+def _shortest(currency: str, amount: Decimal) -> Decimal:
     rounded = amount.quantize(_quantum(currency))
-    return f"{currency} {rounded if rounded == amount else amount.normalize():,f}"
+    return rounded if rounded == amount else amount.normalize()
 
 
 def sums(amounts: Mapping[str, Decimal]) -> str:

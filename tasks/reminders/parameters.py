@@ -1,0 +1,16 @@
+"""What a person may say when reminders are run by hand; a schedule says ``dry_run`` no and nothing else."""
+
+from __future__ import annotations
+
+from datetime import date
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class ReminderParameters(BaseModel):
+    """Parameters of overdue_reminders; the form in Prefect's pages is made from them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    as_of: date | None = Field(default=None, description="Business date to plan for; empty means today.")
+    dry_run: bool = Field(default=True, description="Plan and show, but keep nothing and send nothing.")

@@ -1,0 +1,38 @@
+"""Reads a day's facts and decides about them in one snapshot of the database."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import Any
+
+from sqlalchemy import Connection, Engine
+
+from tasks.reminders.calendar import Calendar
+from tasks.reminders.facts_store import fetch_customers, fetch_freshness, scope_of
+from tasks.reminders.plan import Decision, plan_reminders
+from tasks.reminders.rulebook import RuleBook
+from tasks.reminders.rules_store import fetch_rulebook
+
+Drafts = Mapping[str, Sequence[Mapping[str, Any]]]
+
+
+def decide_day(engine: Engine, as_of: date) -> tuple[list[Decision], RuleBook]:
+    """The decisions of a day by customer id, and the rules they were made by; nothing is kept."""
+    with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection, connection.begin():
+        return decide_on(connection, as_of)
+
+
+def decide_on(
+    connection: Connection,
+    as_of: date,
+    *,
+    as_it_stands: bool = True,
+    customer_number: str | None = None,
+    drafts: Drafts | None = None,
+) -> tuple[list[Decision], RuleBook]:
+    """The same on a connection of the caller's, for one customer or all, by the rules in force or by drafts."""
+    rules = fetch_rulebook(connection, as_of, drafts)
+    scope = scope_of(rules, as_of, as_it_stands=as_it_stands, customer_number=customer_number)
+    fresh = fetch_freshness(connection, as_of)
+    return list(plan_reminders(fetch_customers(connection, scope), rules, Calendar(), as_of, fresh)), rules

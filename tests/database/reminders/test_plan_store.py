@@ -1,0 +1,224 @@
+"""Plans that are kept: decisions, mails and reservations in the database, once, and again after a second run."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+
+from configs.settings import Settings
+from tasks import ledger
+from tasks.reminders.holds_store import NewHold, insert_hold, release_hold
+from tasks.reminders.plan_store import save_plan
+from tasks.reminders.planning_store import decide_day
+from tasks.reminders.preview_store import explain, preview
+from tests.ledgers import TODAY, Books, item, write_csv
+
+DAY = date(2012, 6, 4)  # a Monday
+TODAY_NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
+SENT = "update outbox.reminders set state = 'sent', sent_at = now()"
+
+
+@pytest.fixture
+def books(kontor_settings: Settings, tmp_path: Path) -> Books:
+    """Two customers with a payments contact each, one without; items long overdue, one disputed, one not yet due."""
+    books = Books(kontor_settings)
+    books.customers(tmp_path, ["1", "2", "3"])
+    people = [
+        {"customer_number": number, "email": f"pay{number}@example.com", "roles": "payments", "valid_to": until}
+        for number, until in (("1", ""), ("2", ""), ("3", "2012-06-03"))
+    ]
+    books.take_in(write_csv(tmp_path / "people.csv", people), "contacts", date(2020, 1, 1))
+    rows = [
+        item("1", "A1", "100.00", DAY - timedelta(days=20)),
+        item("1", "A2", "50.00", DAY - timedelta(days=3)),
+        item("2", "B1", "70.00", DAY - timedelta(days=20), disputed="yes"),
+        item("3", "C1", "70.00", DAY - timedelta(days=20)),
+        item("3", "C2", "70.00", DAY + timedelta(days=20)),
+    ]
+    books.take_in(write_csv(tmp_path / "open.csv", rows), "open_items", DAY)
+    return books
+
+
+def run_on(books: Books, day: date, brake: str | None = None) -> dict[str, int]:
+    """Plan and keep a day as the flow does."""
+    with ledger.open_run(
+        books.engine, "overdue_reminders", as_of=day, dry_run=False, prefect_run_id=None, actor="test"
+    ) as run:
+        decisions, _ = decide_day(books.engine, day)
+        with books.engine.begin() as connection:
+            return save_plan(connection, run.run_id, day, decisions, brake=brake)
+
+
+def kept(books: Books) -> dict[str, list[dict[str, Any]]]:
+    """Everything that a plan writes."""
+    return {
+        "decisions": books.read(
+            "select o.customer_number, d.as_of, d.decision, d.stage, d.reason_code, d.recipient_email"
+            " from ops.reminder_decisions d join crm.organizations o using (organization_id) order by decision_id"
+        ),
+        "mails": books.read(
+            "select o.customer_number, m.as_of, m.stage, m.sequence, m.state, m.recipient_email, m.language,"
+            " m.template, m.needs_approval, m.state_reason"
+            " from outbox.reminders m join crm.organizations o using (organization_id) order by reminder_id"
+        ),
+        "items": books.read(
+            "select i.invoice_number, r.stage, r.sequence, r.currency, r.open_amount::text, r.due_on, r.released_at"
+            " from outbox.reminder_items r join crm.invoices i using (invoice_id) order by reminder_id, invoice_number"
+        ),
+        "tasks": books.read("select kind, as_of, closed_at is null as open from ops.reminder_tasks order by task_id"),
+    }
+
+
+def test_a_day_is_kept_once(books: Books) -> None:
+    """Each customer with something overdue has its decision, mails reserve their items, a second run writes nothing."""
+    assert run_on(books, DAY) == {
+        "decided": 3,
+        "recorded": 3,
+        "planned": 1,
+        "reserved": 1,
+        "tasks_opened": 1,
+        "tasks_closed": 0,
+    }
+    after = kept(books)
+    assert [(row["customer_number"], row["decision"], row["reason_code"]) for row in after["decisions"]] == [
+        ("1", "remind", "first"),
+        ("2", "hold", "dispute"),
+        ("3", "task", "no_contact"),
+    ]
+    assert after["mails"] == [
+        {
+            "customer_number": "1",
+            "as_of": DAY,
+            "stage": "first",
+            "sequence": 1,
+            "state": "planned",
+            "recipient_email": "pay1@example.com",
+            "language": "en",
+            "template": "first",
+            "needs_approval": False,
+            "state_reason": None,
+        }
+    ]
+    assert [(row["invoice_number"], row["stage"], row["open_amount"]) for row in after["items"]] == [
+        ("A1", "first", "100.0000")
+    ]
+    assert after["tasks"] == [{"kind": "no_contact", "as_of": DAY, "open": True}]
+    again = run_on(books, DAY)
+    assert {name: count for name, count in again.items() if name != "decided"} == dict.fromkeys(
+        ("recorded", "planned", "reserved", "tasks_opened", "tasks_closed"), 0
+    )
+    assert kept(books) == after
+
+
+def test_a_waiting_mail_blocks_and_a_sent_one_counts(books: Books) -> None:
+    """While a mail waits nothing more is planned; once it is sent, the next step comes, and no stage comes twice."""
+    run_on(books, DAY)
+    assert run_on(books, DAY + timedelta(days=8))["planned"] == 0
+    assert kept(books)["decisions"][-3]["reason_code"] == "queued"
+    with books.engine.begin() as connection:
+        connection.execute(text(SENT))
+    assert run_on(books, DAY + timedelta(days=8))["planned"] == 1
+    steps = [(row["invoice_number"], row["stage"]) for row in kept(books)["items"]]
+    assert steps == [("A1", "first"), ("A1", "second"), ("A2", "first")]
+
+
+def test_a_cancelled_mail_leaves_its_step_open(books: Books) -> None:
+    """A mail that was cancelled before it left gives its items back; the same day plans it anew."""
+    run_on(books, DAY)
+    with books.engine.begin() as connection:
+        connection.execute(text("update outbox.reminders set state = 'cancelled', state_reason = 'test'"))
+        connection.execute(text("update outbox.reminder_items set released_at = now(), release_reason = 'test'"))
+    assert run_on(books, DAY)["planned"] == 1
+    assert [(row["stage"], row["released_at"] is None) for row in kept(books)["items"]] == [
+        ("first", False),
+        ("first", True),
+    ]
+
+
+def test_the_database_refuses_a_stage_that_was_reserved(books: Books) -> None:
+    """A plan made from old facts cannot reserve a step again: the whole transaction fails and nothing of it is kept."""
+    with ledger.open_run(
+        books.engine, "overdue_reminders", as_of=DAY, dry_run=False, prefect_run_id=None, actor="test"
+    ) as run:
+        old, _ = decide_day(books.engine, DAY)
+        with books.engine.begin() as connection:
+            save_plan(connection, run.run_id, DAY, old)
+        before = kept(books)
+        later = DAY + timedelta(days=1)
+        with pytest.raises(IntegrityError, match="reminder_items_once_key"), books.engine.begin() as connection:
+            save_plan(connection, run.run_id, later, old)
+    assert kept(books) == before
+
+
+def test_a_braked_run_waits_for_a_person(books: Books) -> None:
+    """With the brake every mail is planned, needs approval and says why."""
+    run_on(books, DAY, brake="too many")
+    assert [(row["state"], row["needs_approval"], row["state_reason"]) for row in kept(books)["mails"]] == [
+        ("planned", True, "too many")
+    ]
+
+
+def test_received_money_lowers_what_is_due(books: Books) -> None:
+    """A payment matched after the newest list is taken off at once; an earlier one is in the list already."""
+    pay = (
+        "insert into crm.payments (organization_id, source, payment_number, received_on, currency, amount)"
+        " select organization_id, 'bank', :number, :day, 'EUR', :amount from crm.organizations"
+        " where customer_number = '1' returning payment_id"
+    )
+    match = (
+        "insert into crm.allocations (payment_id, invoice_id, amount, allocated_on)"
+        " select :payment_id, invoice_id, :amount, :day from crm.invoices where invoice_number = :invoice"
+    )
+    with books.engine.begin() as connection:
+        early = connection.scalar(text(pay), {"number": "P0", "day": DAY, "amount": 10})
+        connection.execute(text(match), {"payment_id": early, "amount": 10, "day": DAY, "invoice": "A1"})
+    day = DAY + timedelta(days=1)
+    before = preview_of(books, day)
+    assert before["figures"]["overdue"] == {"EUR": "150.00"}
+    with books.engine.begin() as connection:
+        payment = connection.scalar(text(pay), {"number": "P1", "day": day, "amount": 100})
+        connection.execute(text(match), {"payment_id": payment, "amount": 40, "day": day, "invoice": "A1"})
+    held = preview_of(books, day)
+    assert (held["decision"], held["figures"]["overdue"]) == ("remind", {"EUR": "110.00"})
+    assert held["figures"]["unmatched"] == {"EUR": "60.00"}
+    with books.engine.begin() as connection:
+        connection.execute(text(match), {"payment_id": payment, "amount": 60, "day": day, "invoice": "A2"})
+    assert preview_of(books, day)["figures"]["overdue"] == {"EUR": "60.00"}
+
+
+def preview_of(books: Books, day: date, number: str = "1") -> dict[str, Any]:
+    """What would be decided about one customer."""
+    with books.engine.connect() as connection:
+        return preview(connection, day, day, customer_number=number)[0]
+
+
+def test_holds_are_put_and_released(books: Books) -> None:
+    """A hold of one invoice leaves the other in the mail; released, it is history."""
+    with books.engine.begin() as connection:
+        hold = insert_hold(connection, NewHold("dispute", "1", DAY, "test", "wrong price", invoice_number="A1"))
+    found = preview_of(books, DAY)
+    assert (found["decision"], found["reason_code"]) == ("nothing", "nothing_due")
+    with books.engine.begin() as connection:
+        release_hold(connection, hold, author="test", reason="settled", now=TODAY_NOON)
+    assert preview_of(books, DAY)["decision"] == "nothing"
+    assert preview_of(books, TODAY)["reason_code"] == "stale_data"
+
+
+def test_explain_reads_what_was_kept(books: Books) -> None:
+    """What a run decided is told as it was kept, also after facts have moved on; before it, what it would decide."""
+    with books.engine.connect() as connection:
+        before = explain(connection, "1", DAY, DAY)
+    run_on(books, DAY)
+    with books.engine.begin() as connection:
+        connection.execute(text(SENT))
+    with books.engine.connect() as connection:
+        after = explain(connection, "1", DAY, DAY)
+    assert [row["kept"] for row in (*before, *after)] == [False, True]
+    shared = set(before[0]) & set(after[0]) - {"kept"}
+    assert {name: before[0][name] for name in shared} == {name: after[0][name] for name in shared}
+    assert before[0]["invoice_numbers"] == ["A1"]
