@@ -350,11 +350,14 @@ def make_restore_folder(home: Path) -> Path:
         return _own_folder(site.place / f"data.restore-{secrets.token_hex(4)}", site.account)
 
 
-def adopt_restored(home: Path, fresh: Path, *, keep_as: str, timeout_seconds: float = 60.0) -> Path | None:
+def adopt_restored(
+    home: Path, fresh: Path, *, keep_as: str, sealed: bool = True, timeout_seconds: float = 60.0
+) -> Path | None:
     """Make ``fresh`` the database of ``home`` and return where the former one is kept, None if there was none.
 
     The former server is stopped, its folder renamed to ``data.before-<keep_as>`` beside it. Killed between the two
-    renames, the next start finishes the second; the seal, set first, holds in every case.
+    renames, the next start finishes the second; the seal, set first, holds in every case. Only a scratch copy that
+    nobody else can find is not ``sealed``.
 
     Raises what :func:`stop_postgres` raises.
     """
@@ -365,7 +368,8 @@ def adopt_restored(home: Path, fresh: Path, *, keep_as: str, timeout_seconds: fl
         _stop(home, limit)
         _give(fresh, site.account)
         _run(site.account, [str(site.programs / "initdb"), "--sync-only", f"--pgdata={fresh}"])
-        (site.folder / "sealed").touch(mode=0o600)
+        if sealed:
+            (site.folder / "sealed").touch(mode=0o600)
         (site.folder / "restoring").write_text(fresh.name, encoding="ascii")
         _sync_folder(site.folder)
         former = site.data.with_name(f"data.before-{keep_as}") if site.data.exists() else None

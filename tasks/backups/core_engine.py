@@ -1,0 +1,308 @@
+"""The default engine: pg_basebackup, pg_receivewal and pg_combinebackup, streamed through zstd and age to the target.
+
+A backup is taken in this order, and stands only when the last step is done:
+
+1. A replication slot of its own keeps the WAL from before the copy begins.
+2. The data folder goes as a tar to ``base.tar.zst.age``; the list of its files is picked out of the stream.
+3. A few beats are written, then a restore point is made while nobody writes, and fingerprinted.
+4. The WAL from the copy's beginning to that point goes to ``wal.tar.zst.age``.
+5. ``manifest.json`` is signed and written.
+
+Whoever runs next removes what a killed backup left: its slot, its folder, its files without a manifest.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from configs.settings import Settings
+from tasks.backups import keys, programs, streams
+from tasks.backups.catalogue import read_catalogue
+from tasks.backups.engine import Wanted
+from tasks.backups.fingerprints import mark_point
+from tasks.backups.manifest import (
+    FULL,
+    INCREMENTAL,
+    Artefact,
+    Beat,
+    Manifest,
+    label_for,
+    sign,
+)
+from tasks.backups.programs import ask, connect, scalar
+from tasks.backups.targets import MANIFEST, Target
+from tasks.errors import BadInput, DependencyDown, Refused
+from tasks.local_stack import LocalPostgres, find_postgres, programs_folder
+
+BASE, WAL_OF_BACKUP, FILE_LIST = "base.tar.zst.age", "wal.tar.zst.age", "backup_manifest.zst.age"
+SLOT = "kontor_backup"
+BEATS = 4
+_BEAT_PAUSE_SECONDS = 0.02
+
+
+@dataclass(frozen=True)
+class CoreEngine:
+    """Backups of the embedded database of ``settings`` on ``target``, with the keys of ``ring``."""
+
+    settings: Settings
+    target: Target
+    ring: keys.Keyring
+    name: str = "core"
+
+    def catalogue(self) -> Sequence[Manifest]:
+        """Every backup that is whole on the target, oldest first; see :func:`read_catalogue`."""
+        return read_catalogue(self.target, keys.read_signers(self.ring)).backups
+
+    def take(self, now: datetime, kind: str, base: Manifest | None) -> Manifest:
+        """Take a backup and return its manifest; ``base`` is what an incremental one continues.
+
+        Raises:
+            DependencyDown: server or target are away, or the disk is full.
+            Refused: versions differ, summaries of the WAL are off, or writers left no moment for the restore point.
+        """
+        keys.ensure_keys(self.ring)
+        server = _running(self.settings)
+        label = label_for(now, kind)
+        if self.target.exists(f"{label}/{MANIFEST}"):
+            raise Refused(f"Backup {label} exists already; nothing was changed.", hint="Run it again in a second.")
+        scratch = self.scratch / label
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(mode=0o700, parents=True)
+        try:
+            with _slot(server):
+                return self._take(server, now, label, kind, base, scratch)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    @property
+    def scratch(self) -> Path:
+        """Where WAL is gathered while a backup runs."""
+        return self.settings.home / "scratch" / "backup"
+
+    @property
+    def lists(self) -> Path:
+        """Where the lists of files stay that the next incremental backup compares with; names, sizes and digests."""
+        return self.settings.home / "backup_lists"
+
+    def _take(
+        self, server: LocalPostgres, now: datetime, label: str, kind: str, base: Manifest | None, scratch: Path
+    ) -> Manifest:
+        about = _about(server)
+        programs.check_versions(about["server_version"], server.programs_dir)
+        artefact, listed = self._copy_data(server, label, self._base_options(kind, base))
+        first = _wal_range(listed)
+        beats = _beat(server)
+        point = mark_point(server, f"kontor {label}")
+        wal = self._copy_wal(server, label, point.lsn, scratch)
+        file_list = self._seal(label, FILE_LIST, BytesIO(listed))
+        manifest = Manifest(
+            label=label,
+            kind=kind,
+            base_label=base.label if base is not None and kind == INCREMENTAL else None,
+            engine=self.name,
+            started_at=now.isoformat(),
+            ended_at=_server_time(server),
+            point=point.name,
+            point_at=point.at,
+            point_lsn=point.lsn,
+            timeline=int(first["Timeline"]),
+            start_lsn=str(first["Start-LSN"]),
+            recipients=keys.public_lines(self.ring),
+            artefacts=(artefact, wal, file_list),
+            tables=point.prints,
+            beats=tuple(beats),
+            **about,
+        )
+        self._keep_list(label, listed)
+        self.target.put(f"{label}/{MANIFEST}", sign(manifest, keys.read_signing_key(self.ring)))
+        return manifest
+
+    def _base_options(self, kind: str, base: Manifest | None) -> list[str]:
+        if kind == FULL:
+            return []
+        if base is None or not (self.lists / base.label).is_file():
+            raise Refused(
+                "There is no backup here that an incremental one could continue.", hint="Take a full one: --kind full."
+            )
+        return [f"--incremental={self.lists / base.label}"]
+
+    def _copy_data(self, server: LocalPostgres, label: str, options: Sequence[str]) -> tuple[Artefact, bytes]:
+        command = [str(server.programs_dir / "pg_basebackup"), *programs.where(server), "--pgdata=-", "--format=tar"]
+        command += ["--wal-method=none", "--checkpoint=fast", "--no-sync", f"--label={label}", *options]
+        watcher = streams.LastMember("backup_manifest")
+        with programs.output_of(command, "pg_basebackup did not finish") as output:
+            artefact = self._seal(label, BASE, output, watcher)
+        if not watcher.content:
+            raise DependencyDown("pg_basebackup sent no list of files.", hint="Run the backup again.")
+        return artefact, watcher.content
+
+    def _copy_wal(self, server: LocalPostgres, label: str, through: str, scratch: Path) -> Artefact:
+        """The WAL from the slot's beginning to the end of the segment that holds ``through``."""
+        with connect(server, "postgres") as connection:
+            ask(connection, "select pg_switch_wal()")
+            size = int(scalar(connection, "select setting from pg_settings where name = 'wal_segment_size'"))
+            beyond = (_position(through) // size + 1) * size - 1  # the last byte of that segment
+        command = ["--no-loop", f"--slot={SLOT}", f"--directory={scratch}", f"--endpos={_written(beyond)}"]
+        ended = programs.run_program(server.programs_dir, "pg_receivewal", *programs.where(server), *command)
+        programs.must(ended, "pg_receivewal did not finish")
+        if list(scratch.glob("*.partial")) or not list(scratch.iterdir()):
+            raise DependencyDown("The WAL of the backup is not whole.", hint="Run the backup again.")
+        tar = ["tar", "--create", "--file=-", f"--directory={scratch}", "."]
+        with programs.output_of(tar, "tar did not finish") as output:
+            return self._seal(label, WAL_OF_BACKUP, output)
+
+    def _seal(
+        self, label: str, name: str, source: streams.Source, watcher: streams.Sink | None = None
+    ) -> Artefact:
+        with self.target.writing(f"{label}/{name}") as file:
+            return streams.seal_stream(name, source, file, keys.read_recipients(self.ring), watcher)
+
+    def _keep_list(self, label: str, listed: bytes) -> None:
+        self.lists.mkdir(mode=0o700, parents=True, exist_ok=True)
+        keys.write_private(self.lists / label, listed)
+
+    # --- back again ---------------------------------------------------------------------------------------------
+
+    def lay_out(self, wanted: Wanted, folder: Path) -> None:
+        """Write the restored data folder into ``folder``; the order is that of the stock programs.
+
+        Raises:
+            BadInput: an artefact is not what was signed; ``folder`` must not be used.
+            Refused: the private key is not here, or the versions differ.
+        """
+        programs.check_versions(wanted.newest.server_version)
+        identities = keys.read_identities(self.ring)
+        if len(wanted.chain) == 1:
+            self._unpack(wanted.newest, BASE, folder, identities)
+        else:
+            self._combine(wanted.chain, folder, identities)
+        segments = folder / "pg_wal"
+        segments.mkdir(mode=0o700, exist_ok=True)
+        self._unpack(wanted.newest, WAL_OF_BACKUP, segments, identities)
+
+    def _combine(self, chain: Sequence[Manifest], folder: Path, identities: Sequence[Any]) -> None:
+        parts = [folder.with_name(f"{folder.name}.{number}") for number in range(len(chain))]
+        try:
+            for manifest, part in zip(chain, parts, strict=True):
+                shutil.rmtree(part, ignore_errors=True)
+                part.mkdir(mode=0o700)
+                self._unpack(manifest, BASE, part, identities)
+            command = [*map(str, parts), f"--output={folder}", "--no-sync", "--link"]
+            ended = programs.run_program(programs_folder(), "pg_combinebackup", *command)
+            if ended.code != 0:
+                raise BadInput(f"The backups do not fit together: {ended.said}", hint="Restore an earlier one.")
+        finally:
+            for part in parts:
+                shutil.rmtree(part, ignore_errors=True)
+
+    def _unpack(self, manifest: Manifest, name: str, folder: Path, identities: Sequence[Any]) -> None:
+        tar = ["tar", "--extract", "--file=-", f"--directory={folder}", "--no-same-owner"]
+        with (
+            self.target.reading(f"{manifest.label}/{name}") as source,
+            programs.input_of(tar, f"{name} of {manifest.label} is no archive") as sink,
+        ):
+            streams.open_stream(manifest.artefact(name), source, sink, identities)
+
+
+def _running(settings: Settings) -> LocalPostgres:
+    if settings.database_url is not None:
+        raise Refused(
+            "The core engine backs up the embedded database; KONTOR_DATABASE_URL names one of your own.",
+            hint="Set KONTOR_BACKUP_ENGINE=pgbackrest and KONTOR_BACKUP_PGBACKREST_CONFIG.",
+        )
+    server = find_postgres(settings.home)
+    if server is None:
+        raise DependencyDown("The embedded database is not running.", hint="Start it with `kontor up`.")
+    return server
+
+
+class _slot:  # noqa: N801  reads as what it is in a `with` line
+    """A replication slot for a ``with`` block: the server keeps the WAL that the backup still needs."""
+
+    def __init__(self, server: LocalPostgres) -> None:
+        self._server = server
+
+    def __enter__(self) -> None:
+        self._drop()  # what a killed backup left
+        with connect(self._server, "postgres") as connection:
+            ask(connection, "select pg_create_physical_replication_slot(%s, true)", SLOT)
+
+    def __exit__(self, *_error: object) -> None:
+        self._drop()
+
+    def _drop(self) -> None:
+        with connect(self._server, "postgres") as connection:
+            ask(
+                connection,
+                "select pg_terminate_backend(active_pid, 5000) from pg_replication_slots"
+                " where slot_name = %s and active",
+                SLOT,
+            )
+            ask(
+                connection,
+                "select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = %s",
+                SLOT,
+            )
+
+
+def _about(server: LocalPostgres) -> dict[str, Any]:
+    """What the manifest says of the server: version, identity, size, schema, holds in force."""
+    with connect(server) as connection:
+        holds = scalar(connection, "select to_regclass('ops.legal_holds') is not null")
+        counted = "select count(*) from ops.legal_holds where released_at is null"
+        return {
+            "server_version": int(scalar(connection, "show server_version_num")),
+            "system_identifier": str(scalar(connection, "select system_identifier from pg_control_system()")),
+            "source_bytes": int(scalar(connection, "select sum(pg_database_size(oid))::bigint from pg_database")),
+            "migration": scalar(connection, "select version_num from ops.alembic_version"),
+            "holds": int(scalar(connection, counted)) if holds else 0,
+        }
+
+
+def _beat(server: LocalPostgres) -> list[Beat]:
+    """Write a few beats, each its own transaction, so that a recovery to between two of them can be proven."""
+    beats = []
+    with connect(server) as connection:
+        for _ in range(BEATS):
+            begun = scalar(connection, "select clock_timestamp()")
+            number = int(scalar(connection, "insert into ops.heartbeats default values returning heartbeat_id"))
+            done = scalar(connection, "select clock_timestamp()")
+            beats.append(Beat(number, begun.isoformat(), done.isoformat()))
+            time.sleep(_BEAT_PAUSE_SECONDS)
+    return beats
+
+
+def between(first: Beat, second: Beat) -> datetime:
+    """The instant half-way between the end of one beat and the beginning of the next."""
+    done, begun = datetime.fromisoformat(first.done_at), datetime.fromisoformat(second.begun_at)
+    return done + max(begun - done, timedelta(0)) / 2
+
+
+def _server_time(server: LocalPostgres) -> str:
+    with connect(server, "postgres") as connection:
+        return str(scalar(connection, "select clock_timestamp()").isoformat())
+
+
+def _wal_range(listed: bytes) -> dict[str, Any]:
+    try:
+        ranges: list[dict[str, Any]] = json.loads(listed)["WAL-Ranges"]
+        return ranges[-1]
+    except (ValueError, KeyError, IndexError):
+        raise DependencyDown("pg_basebackup's list of files cannot be read.", hint="Run the backup again.") from None
+
+
+def _position(lsn: str) -> int:
+    high, low = lsn.split("/")
+    return (int(high, 16) << 32) + int(low, 16)
+
+
+def _written(position: int) -> str:
+    return f"{position >> 32:X}/{position & 0xFFFFFFFF:X}"

@@ -1,0 +1,145 @@
+"""What a database holds, as one line per table: how many rows, and a digest that their order does not change.
+
+Two databases of the same major version with equal fingerprints hold equal rows: the digest is the sum over all rows of
+a 64-bit hash of the row's text, in a zone and a date style that are fixed here. Taken at one point in time, with no
+writer under way, so that a restored database can be compared with it exactly.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import sql
+
+from tasks.backups.manifest import TablePrint
+from tasks.backups.programs import Session, ask, connect, scalar
+from tasks.errors import Refused
+from tasks.local_stack import LocalPostgres
+
+DATABASES = ("kontor", "prefect")
+_TABLES = """
+select n.nspname, c.relname
+from pg_class c join pg_namespace n on n.oid = c.relnamespace
+where c.relkind = 'r' and c.relpersistence = 'p' and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
+order by 1, 2
+"""
+_FIXED = (
+    "set timezone = 'UTC'",
+    "set datestyle = 'ISO, MDY'",
+    "set intervalstyle = 'postgres'",
+    "set bytea_output = 'hex'",
+    "set extra_float_digits = 1",
+    "set search_path = pg_catalog",
+)
+
+
+@dataclass(frozen=True)
+class Point:
+    """A restore point at which nobody was writing: its name, its place in the WAL, and the server's time after it."""
+
+    name: str
+    lsn: str
+    at: str
+    prints: tuple[TablePrint, ...]
+
+
+def print_tables(connection: Session, database: str) -> list[TablePrint]:
+    """The fingerprint of every permanent table of the connected database, as its transaction sees them."""
+    for setting in _FIXED:
+        ask(connection, setting)
+    return [_print(connection, database, schema, name) for schema, name in ask(connection, _TABLES)]
+
+
+def _print(connection: Session, database: str, schema: str, name: str) -> TablePrint:
+    statement = sql.SQL(
+        "select count(*), coalesce(sum(hashtextextended(t::text, 0)::numeric), 0)::text from {} t"
+    ).format(sql.Identifier(schema, name))
+    [(rows, digest)] = ask(connection, statement)
+    return TablePrint(database, f"{schema}.{name}", rows, digest)
+
+
+def mark_point(server: LocalPostgres, name: str, *, patience_seconds: float = 60.0) -> Point:
+    """Make a restore point at which no transaction that writes is open, and fingerprint exactly that state.
+
+    All tables are locked against writers while the point is made, which takes milliseconds; the fingerprints are then
+    computed in a snapshot of that moment while everybody works on. A writer who does not finish is not waited for more
+    than two seconds at a time, because others queue behind the lock.
+
+    Raises:
+        Refused: writers were under way for the whole of ``patience_seconds``; nothing was changed.
+    """
+    names = [name for name in DATABASES if _has(server, name)]
+    with ExitStack() as stack:
+        readers = {name: stack.enter_context(connect(server, name)) for name in names}
+        lsn, at = _agree(server, readers, name, time.monotonic() + patience_seconds)
+        prints = [line for database, reader in readers.items() for line in print_tables(reader, database)]
+        for reader in readers.values():
+            reader.rollback()
+    return Point(name, lsn, at, tuple(prints))
+
+
+def _has(server: LocalPostgres, database: str) -> bool:
+    with connect(server, "postgres") as connection:
+        return bool(scalar(connection, "select exists (select from pg_database where datname = %s)", database))
+
+
+def _agree(
+    server: LocalPostgres, readers: dict[str, Session], name: str, deadline: float
+) -> tuple[str, str]:
+    while True:
+        try:
+            with _still(server, list(readers)) as snapshots:
+                for database, snapshot in snapshots.items():
+                    reader = readers[database]
+                    ask(reader, "begin isolation level repeatable read read only")
+                    ask(reader, sql.SQL("set transaction snapshot {}").format(sql.Literal(snapshot)))
+                with connect(server, "postgres") as marker:
+                    lsn = str(scalar(marker, "select pg_create_restore_point(%s)", name))
+                    at = scalar(marker, "select clock_timestamp()")
+        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
+            for reader in readers.values():
+                reader.rollback()
+            if time.monotonic() > deadline:
+                raise Refused(
+                    "Other transactions were writing all the time, so that no moment without a writer was found;"
+                    " the backup was not completed.",
+                    hint="See which in pg_stat_activity; run the backup again when they have ended.",
+                ) from None
+            time.sleep(random.uniform(0.2, 0.8))
+            continue
+        return lsn, at.isoformat()
+
+
+@contextmanager
+def _still(server: LocalPostgres, databases: Sequence[str]) -> Iterator[dict[str, str]]:
+    """Nobody writes while this ``with`` block runs; yields a snapshot of each database."""
+    with ExitStack() as stack:
+        snapshots = {}
+        for database in databases:
+            holder = stack.enter_context(connect(server, database))
+            ask(holder, "begin")
+            ask(holder, "set local lock_timeout = '2s'")
+            tables = [sql.Identifier(schema, table) for schema, table in ask(holder, _TABLES)]
+            if tables:
+                ask(holder, sql.SQL("lock table {} in share mode").format(sql.SQL(", ").join(tables)))
+            snapshots[database] = str(scalar(holder, "select pg_export_snapshot()"))
+        yield snapshots
+
+
+def differences(expected: Sequence[TablePrint], found: Sequence[TablePrint]) -> list[str]:
+    """What is not as expected, by table, in words: missing, additional, another number of rows, other content."""
+    wanted = {(line.database, line.table): line for line in expected}
+    there = {(line.database, line.table): line for line in found}
+    said = [f"{table} is missing" for _, table in sorted(wanted.keys() - there.keys())]
+    said += [f"{table} was not in the source" for _, table in sorted(there.keys() - wanted.keys())]
+    for key in sorted(wanted.keys() & there.keys()):
+        if wanted[key].rows != there[key].rows:
+            said.append(f"{key[1]} has {there[key].rows:,} rows, expected {wanted[key].rows:,}")
+        elif wanted[key].digest != there[key].digest:
+            said.append(f"{key[1]} has other content")
+    return said
