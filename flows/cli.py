@@ -28,6 +28,7 @@ from flows.commands import (
     status,
     taking_in,
 )
+from flows.commands.backup import backup
 from flows.commands.screen import interrupted, show_bug, show_error
 
 app = typer.Typer(
@@ -53,6 +54,7 @@ app.add_typer(retention.retention, name="retention", rich_help_panel=WORK)
 app.add_typer(reminders.reminders, name="reminders", rich_help_panel=REMINDING)
 app.command(rich_help_panel=WORK)(taking_in.run)
 app.command(rich_help_panel=WORK)(standing.up)
+app.add_typer(backup, name="backup", rich_help_panel=WORK)
 app.command(rich_help_panel=WORK)(servers.down)
 app.command(rich_help_panel=WORK)(deploying.deploy)
 app.add_typer(backfill.backfill, name="backfill", rich_help_panel=WORK)

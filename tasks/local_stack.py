@@ -367,8 +367,8 @@ def adopt_restored(
         site = _site(home, _silent, lock)
         _stop(home, limit)
         _give(fresh, site.account)
-        _run(site.account, [str(site.programs / "initdb"), "--sync-only", f"--pgdata={fresh}"])
         if sealed:
+            _run(site.account, [str(site.programs / "initdb"), "--sync-only", f"--pgdata={fresh}"])
             (site.folder / "sealed").touch(mode=0o600)
         (site.folder / "restoring").write_text(fresh.name, encoding="ascii")
         _sync_folder(site.folder)

@@ -43,6 +43,8 @@ from tasks.errors import BadInput, DependencyDown, Refused
 from tasks.local_stack import LocalPostgres, find_postgres, programs_folder
 
 BASE, WAL_OF_BACKUP, FILE_LIST = "base.tar.zst.age", "wal.tar.zst.age", "backup_manifest.zst.age"
+OWN_FILES = "home.tar.zst.age"
+HOME_PARTS = ("erasures/ledger.jsonl", "keys/erasure.key", "contracts")
 SLOT = "kontor_backup"
 BEATS = 4
 _BEAT_PAUSE_SECONDS = 0.02
@@ -103,6 +105,7 @@ class CoreEngine:
         point = mark_point(server, f"kontor {label}")
         wal = self._copy_wal(server, label, point.lsn, scratch)
         file_list = self._seal(label, FILE_LIST, BytesIO(listed))
+        own = self._copy_home(label)
         manifest = Manifest(
             label=label,
             kind=kind,
@@ -116,9 +119,10 @@ class CoreEngine:
             timeline=int(first["Timeline"]),
             start_lsn=str(first["Start-LSN"]),
             recipients=keys.public_lines(self.ring),
-            artefacts=(artefact, wal, file_list),
+            artefacts=(artefact, wal, file_list, own),
             tables=point.prints,
             beats=tuple(beats),
+            schema=point.schema,
             **about,
         )
         self._keep_list(label, listed)
@@ -159,15 +163,26 @@ class CoreEngine:
         with programs.output_of(tar, "tar did not finish") as output:
             return self._seal(label, WAL_OF_BACKUP, output)
 
-    def _seal(
-        self, label: str, name: str, source: streams.Source, watcher: streams.Sink | None = None
-    ) -> Artefact:
+    def _copy_home(self, label: str) -> Artefact:
+        """What a restored database needs beside it: the erasure ledger with its key, and senders' contracts."""
+        home = self.settings.home
+        there = [name for name in HOME_PARTS if (home / name).exists()]
+        tar = ["tar", "--create", "--file=-", f"--directory={home}", "--files-from=/dev/null", *there]
+        with programs.output_of(tar, "tar did not finish") as output:
+            return self._seal(label, OWN_FILES, output)
+
+    def _seal(self, label: str, name: str, source: streams.Source, watcher: streams.Sink | None = None) -> Artefact:
         with self.target.writing(f"{label}/{name}") as file:
             return streams.seal_stream(name, source, file, keys.read_recipients(self.ring), watcher)
 
     def _keep_list(self, label: str, listed: bytes) -> None:
         self.lists.mkdir(mode=0o700, parents=True, exist_ok=True)
         keys.write_private(self.lists / label, listed)
+
+    def unpack_home(self, manifest: Manifest, folder: Path) -> None:
+        """Write what a backup holds of KONTOR_HOME into a folder; raises as :meth:`lay_out`."""
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._unpack(manifest, OWN_FILES, folder, keys.read_identities(self.ring))
 
     # --- back again ---------------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """What every backup engine can do, and which one the settings name.
 
-    core          PostgreSQL's own programs, encrypted and checked by Kontor: for the embedded database
-    pgbackrest    drives pgBackRest, for a database of one's own
+core          PostgreSQL's own programs, encrypted and checked by Kontor: for the embedded database
+pgbackrest    drives pgBackRest, for a database of one's own
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ class Wanted:
 class Engine(Protocol):
     """One way to take and to lay out backups."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What the settings call it."""
 
     def take(self, now: datetime, kind: str, base: Manifest | None) -> Manifest:
         """Take a backup and return its manifest, which stands on the target when this returns.

@@ -7,6 +7,7 @@ writer under way, so that a restored database can be compared with it exactly.
 
 from __future__ import annotations
 
+import hashlib
 import random
 import time
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 import psycopg
 from psycopg import sql
 
+from tasks.backups.definitions import DEFINITIONS
 from tasks.backups.manifest import TablePrint
 from tasks.backups.programs import Session, ask, connect, scalar
 from tasks.errors import Refused
@@ -46,6 +48,7 @@ class Point:
     lsn: str
     at: str
     prints: tuple[TablePrint, ...]
+    schema: dict[str, str]
 
 
 def print_tables(connection: Session, database: str) -> list[TablePrint]:
@@ -78,9 +81,23 @@ def mark_point(server: LocalPostgres, name: str, *, patience_seconds: float = 60
         readers = {name: stack.enter_context(connect(server, name)) for name in names}
         lsn, at = _agree(server, readers, name, time.monotonic() + patience_seconds)
         prints = [line for database, reader in readers.items() for line in print_tables(reader, database)]
+        schema = {key: value for database, reader in readers.items() for key, value in print_schema(reader, database)}
         for reader in readers.values():
             reader.rollback()
-    return Point(name, lsn, at, tuple(prints))
+    return Point(name, lsn, at, tuple(prints), schema)
+
+
+def print_schema(connection: Session, database: str) -> list[tuple[str, str]]:
+    """Digests of what is not in tables: who may do what, which roles there are, what is defined how."""
+    for setting in _FIXED:
+        ask(connection, setting)
+    return [
+        (
+            f"{database} {what}",
+            hashlib.sha256("\n".join(str(row) for row in ask(connection, query)).encode()).hexdigest(),
+        )
+        for what, query in DEFINITIONS.items()
+    ]
 
 
 def _has(server: LocalPostgres, database: str) -> bool:
@@ -88,9 +105,7 @@ def _has(server: LocalPostgres, database: str) -> bool:
         return bool(scalar(connection, "select exists (select from pg_database where datname = %s)", database))
 
 
-def _agree(
-    server: LocalPostgres, readers: dict[str, Session], name: str, deadline: float
-) -> tuple[str, str]:
+def _agree(server: LocalPostgres, readers: dict[str, Session], name: str, deadline: float) -> tuple[str, str]:
     while True:
         try:
             with _still(server, list(readers)) as snapshots:

@@ -64,7 +64,8 @@ class Manifest:
 
     ``point`` names the restore point at which the fingerprints were taken, ``point_at`` is its time. ``base_label`` is
     the backup that an incremental one continues. ``beats`` were written after the copy was complete and before the
-    point. ``recipients`` are the public keys that can read it, ``holds`` the number of legal holds in force.
+    point. ``recipients`` are the public keys that can read it, ``holds`` the number of legal holds in force,
+    ``schema`` has digests of rights, roles and definitions per database.
     """
 
     label: str
@@ -87,6 +88,7 @@ class Manifest:
     artefacts: tuple[Artefact, ...]
     tables: tuple[TablePrint, ...]
     beats: tuple[Beat, ...]
+    schema: dict[str, str]
     format: int = FORMAT
 
     @property
@@ -175,8 +177,7 @@ def read_manifest(content: bytes, signers: Sequence[Ed25519PublicKey], name: str
     Raises:
         BadInput: it is not, byte for byte, what one of the signers wrote.
     """
-    made = _made(Manifest, _signed(content, signers, name), name)
-    return made
+    return _made(Manifest, _signed(content, signers, name), name)
 
 
 def read_segment(content: bytes, signers: Sequence[Ed25519PublicKey], name: str) -> Segment:

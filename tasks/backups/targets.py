@@ -152,7 +152,9 @@ def target_at(url: str, options: str = "{}") -> Target:
             hint="Give a folder, s3://bucket/path or sftp://user@host/path, and options as a JSON object.",
         ) from None
     except OSError as error:
-        raise DependencyDown(f"The backup target cannot be reached: {error.strerror or type(error).__name__}.") from None
+        raise DependencyDown(
+            f"The backup target cannot be reached: {error.strerror or type(error).__name__}."
+        ) from None
     protocol = files.protocol if isinstance(files.protocol, str) else files.protocol[0]
     target = Target(files, root.rstrip("/"), protocol, protocol not in ("s3", "s3a", "gcs", "gs", "abfs", "az"))
     if isinstance(files, LocalFileSystem):

@@ -1,0 +1,185 @@
+"""What flows and commands do with backups, in terms of the settings: open the engine, survey, take, check, prune."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+
+from sqlalchemy import Connection, text
+from sqlalchemy import Engine as Database
+
+from configs.settings import Settings
+from tasks.backups import keys, store
+from tasks.backups.catalogue import Catalogue, read_catalogue
+from tasks.backups.checking import EVERY_FAULT, check_backup
+from tasks.backups.core_engine import CoreEngine
+from tasks.backups.expiry import Plan
+from tasks.backups.manifest import FULL, INCREMENTAL, Manifest, Verdict, label_for
+from tasks.backups.pruning import clear_leftovers, delete_backups, plan_prune
+from tasks.backups.targets import open_target
+from tasks.errors import Locked, Refused, UsageError
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What kind of backup is to be made, on what, and why."""
+
+    kind: str
+    base: Manifest | None
+    reason: str
+
+
+def open_engine(settings: Settings) -> CoreEngine:
+    """The engine of the embedded database.
+
+    Raises:
+        Refused: the settings name pgBackRest, which has its own catalogue and check.
+    """
+    if settings.backup_engine != "core":
+        raise Refused(
+            "KONTOR_BACKUP_ENGINE names pgbackrest; this is done by pgBackRest itself.",
+            hint="See docs/reference/backups.md.",
+        )
+    return CoreEngine(settings, open_target(settings), keys.keyring(settings.home, settings.backup_identity))
+
+
+def survey(engine: CoreEngine) -> Catalogue:
+    """What the target holds now, as far as this machine's signers vouch for it."""
+    keys.ensure_keys(engine.ring)
+    return read_catalogue(engine.target, keys.read_signers(engine.ring))
+
+
+def tidy(database: Database, engine: CoreEngine, catalogue: Catalogue, run_id: int, now: datetime) -> dict[str, int]:
+    """Bring the database's mirror to the target and delete what killed runs left; returns counts."""
+    with database.begin() as connection:
+        ours = list(connection.scalars(text("select label from ops.backups")))
+        counts = store.reconcile(connection, catalogue, run_id, now)
+    gone = clear_leftovers(engine.target, catalogue, ours, now)
+    kept = {manifest.label for manifest in catalogue.backups}
+    for path in engine.lists.glob("*") if engine.lists.is_dir() else ():
+        if path.name not in kept:
+            path.unlink()
+    return {**counts, "leftovers": len(gone), "damaged": len(catalogue.damaged)}
+
+
+def choose(engine: CoreEngine, catalogue: Catalogue, policy: store.Policy, wanted: str, now: datetime) -> Choice:
+    """Full or incremental: as asked, else by the rule and by what there is to build on.
+
+    An incremental one builds on the newest backup that has not failed its check, so that the next one of an evening is
+    not stopped by a check that is still to come.
+    """
+    failed = {label for label, verdict in catalogue.verdicts.items() if not verdict.passed}
+    able = [m for m in catalogue.backups if m.label not in failed and (engine.lists / m.label).is_file()]
+    base = able[-1] if able else None
+    if wanted == FULL:
+        return Choice(FULL, None, "asked for")
+    if base is None:
+        if wanted == INCREMENTAL:
+            raise Refused("There is nothing that an incremental backup could continue.", hint="Take --kind full.")
+        return Choice(FULL, None, "there is nothing to build on")
+    if wanted == INCREMENTAL:
+        return Choice(INCREMENTAL, base, "asked for")
+    fulls = [manifest for manifest in catalogue.backups if manifest.kind == FULL]
+    due = timedelta(days=policy.full_every_days)
+    if not fulls or now - fulls[-1].started >= due:
+        return Choice(FULL, None, f"a full one is due every {policy.full_every_days} days")
+    return Choice(INCREMENTAL, base, "the newest full one is recent enough")
+
+
+def take(database: Database, engine: CoreEngine, choice: Choice, run_id: int, now: datetime) -> Manifest:
+    """Make the backup and return its manifest; the mirror says that it is under way, and what became of it."""
+    label = label_for(now, choice.kind)
+    base = choice.base.label if choice.base is not None else None
+    with database.begin() as connection:
+        store.open_backup(connection, label, choice.kind, base, engine.name, run_id)
+    try:
+        manifest = engine.take(now, choice.kind, choice.base)
+    except BaseException as error:
+        with database.begin() as connection:
+            store.fail_backup(connection, label, type(error).__name__)
+        engine.target.remove_folder(label)
+        raise
+    mirror(database, engine, run_id, now)
+    return manifest
+
+
+def mirror(database: Database, engine: CoreEngine, run_id: int, now: datetime) -> dict[str, int]:
+    """Bring the database's mirror to what the target holds; returns counts."""
+    with database.begin() as connection:
+        return store.reconcile(connection, survey(engine), run_id, now)
+
+
+def check(
+    database: Database,
+    engine: CoreEngine,
+    label: str | None,
+    run_id: int,
+    now: datetime,
+    planted: str | None = None,
+    progress: Progress = lambda _: None,
+) -> Verdict:
+    """Check a backup (default: the newest), write the verdict down, and return it.
+
+    Raises:
+        UsageError: there is no such backup, or no such fault.
+    """
+    if planted is not None and planted not in EVERY_FAULT:
+        raise UsageError(f"There is no fault {planted}.", hint=f"Choose one of: {', '.join(EVERY_FAULT)}.")
+    catalogue = survey(engine)
+    if not catalogue.backups:
+        raise UsageError("There is no backup yet.", hint="Make one: `kontor run backup`.")
+    verdict = check_backup(
+        engine, catalogue, label or catalogue.backups[-1].label, now=now, planted=planted, progress=progress
+    )
+    mirror(database, engine, run_id, now)
+    return verdict
+
+
+def prune_plan(database: Database, engine: CoreEngine, policy: store.Policy, now: datetime) -> Plan:
+    """Which backups stay by the rule, each with its reasons, and which may go."""
+    with database.begin() as connection:
+        holds = store.standing_holds(connection)
+    return plan_prune(survey(engine), policy, holds, now)
+
+
+def prune(database: Database, engine: CoreEngine, policy: store.Policy, now: datetime, *, live: bool) -> list[str]:
+    """Delete what the rule no longer keeps and return the labels; without ``live`` only say which."""
+    goes = list(prune_plan(database, engine, policy, now).goes)
+    if not live or not goes:
+        return goes
+    delete_backups(engine.target, survey(engine), goes)
+    with database.begin() as connection:
+        store.note_pruned(connection, goes)
+        store.forget_beats(connection, now - timedelta(days=policy.recovery_window_days + 1))
+    return goes
+
+
+def policy_on(connection: Connection, day: date) -> store.Policy:
+    """The rule in force on a day."""
+    return store.read_policy(connection, day)
+
+
+@contextmanager
+def one_at_a_time(database: Database) -> Iterator[None]:
+    """Hold the lock that backup, restore_check, prune and restore share, for a ``with`` block.
+
+    They share slots, the scratch folder and the target, whichever flow they are.
+
+    Raises:
+        Locked: another one is under way.
+    """
+    with database.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.detach()  # closing it really ends the session, and the lock with it
+        if not connection.scalar(text("select pg_try_advisory_lock(hashtext('kontor backups'))")):
+            raise Locked(
+                "Another backup, check or prune is under way. Nothing was changed.",
+                holder="",
+                hint="Wait for it to end (`kontor status` shows it), then run the command again.",
+            )
+        yield
+        if not connection.invalidated:
+            connection.execute(text("select pg_advisory_unlock(hashtext('kontor backups'))"))
