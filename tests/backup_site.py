@@ -58,16 +58,27 @@ def site_at(settings: Settings, target: Path | str, keys_folder: Path, options: 
     return Site(settings, CoreEngine(settings, target_at(str(target), options), ring))
 
 
+_FILL = """
+with run as (
+    insert into ops.run_ledger (flow, actor, as_of, dry_run, host, process_id, state, ended_at)
+    values ('customer_import', 'test', '2026-01-01', false, 'test', 1, 'done', now()) returning run_id
+), file as (
+    insert into landing.feed_files (contract, contract_version, contract_sha256, feed, source, mode, file_name, sha256,
+                                    byte_size, as_of, state, run_id)
+    select 'test', '1', 'x', 'organizations', 'x', 'records', 'x.csv', gen_random_uuid()::text, 1, '2026-01-01',
+           'applied', run_id
+    from run returning feed_file_id
+)
+insert into crm.organizations (customer_number, name, seen_as_of, feed_file_id)
+select lpad(n::text, 6, '0'), 'Firm ' || n, '2026-01-01', feed_file_id
+from file, generate_series(cast(:first as integer) + 1, cast(:first as integer) + cast(:count as integer)) n
+"""
+
+
 def fill(settings: Settings, customers: int = 200, first: int = 0) -> None:
-    """Put customers into the database, each with an invoice."""
+    """Put customers into the database."""
     with database.engine_for(settings, database.OWNER).begin() as connection:
-        connection.execute(
-            text(
-                "insert into crm.organizations (customer_number, name)"
-                " select lpad(n::text, 6, '0'), 'Firm ' || n from generate_series(:first + 1, :first + :count) n"
-            ),
-            {"first": first, "count": customers},
-        )
+        connection.execute(text(_FILL), {"first": first, "count": customers})
 
 
 def count_customers(server: LocalPostgres) -> int:

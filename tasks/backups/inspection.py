@@ -38,7 +38,7 @@ class Scratch:
     @property
     def databases(self) -> list[str]:
         """The databases that the backup holds."""
-        held = {line.database for line in self.manifest.tables}
+        held = {key.split()[0] for key in self.manifest.schema}
         return [name for name in DATABASES if name in held]
 
 
