@@ -210,8 +210,7 @@ def release(settings: Settings, ledgers: list[ErasureLedger], *, margin: int = S
 def apply_erasures(settings: Settings, server: LocalPostgres, ledgers: list[ErasureLedger]) -> dict[str, int]:
     """Apply the erasure ledger to a restored database, working as the role that alone may erase; returns counts."""
     ledger = longest_ledger(ledgers) if ledgers else ledger_of(settings.home)
-    extent = ledger.verify()
-    key = key_of(settings.home, ledger_has_lines=extent.lines > 0)
+    key = key_of(settings.home)
     # A sealed database admits the superuser only, who then takes the role's place.
     url = database_url(settings, server.superuser)
     engine = create_engine(url, poolclass=NullPool, connect_args={"options": f"-c timezone=UTC -c role={RETENTION}"})
