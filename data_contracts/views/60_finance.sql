@@ -243,3 +243,52 @@ end;
 
 create or replace view report.tasks_waiting as
 select * from report.tasks_waiting(ops.business_today());
+
+-- What is about to leave for customers: mails of the day or before it that wait, one line per mail and currency.
+create or replace function report.reminders_to_leave(as_of date)
+returns table (
+    reminder_id bigint, customer_number text, customer_name text, stage text, sequence integer, state text,
+    state_reason text, needs_approval boolean, currency text, invoices bigint, open_amount numeric,
+    oldest_days_overdue integer, payer_class text, recipient_email text, recipient_reason text, language text,
+    rule_id text, rule_version integer, planned_for date
+)
+language sql stable security definer set search_path = pg_catalog
+begin atomic
+    select r.reminder_id, o.customer_number, o.name, r.stage, r.sequence, r.state,
+           r.state_reason, r.needs_approval and r.approved_at is null, i.currency, i.invoices, i.open_amount,
+           greatest(reminders_to_leave.as_of - i.oldest_due, 0), coalesce(c.payer_class, 'unrated'), r.recipient_email,
+           r.recipient_reason, r.language, r.rule_id, r.rule_version, r.as_of
+    from outbox.reminders r
+    join crm.organizations o on o.organization_id = r.organization_id
+    cross join lateral (
+        select t.currency, count(*) as invoices, sum(t.open_amount) as open_amount, min(t.due_on) as oldest_due
+        from outbox.reminder_items t
+        where t.reminder_id = r.reminder_id and t.released_at is null group by t.currency) i
+    left join ops.payer_class_history c
+        on c.organization_id = r.organization_id and c.valid_from <= reminders_to_leave.as_of
+        and (c.valid_until is null or c.valid_until > reminders_to_leave.as_of)
+    where r.state in ('planned', 'held', 'approved', 'deferred') and r.as_of <= reminders_to_leave.as_of;
+end;
+
+create or replace view report.reminders_to_leave as
+select * from report.reminders_to_leave(ops.business_today());
+
+-- The same by invoice.
+create or replace function report.reminder_items_to_leave(as_of date)
+returns table (
+    reminder_id bigint, customer_number text, customer_name text, invoice_number text, due_on date,
+    days_overdue integer, currency text, open_amount numeric, stage text, sequence integer, state text
+)
+language sql stable security definer set search_path = pg_catalog
+begin atomic
+    select r.reminder_id, o.customer_number, o.name, v.invoice_number, t.due_on,
+           greatest(reminder_items_to_leave.as_of - t.due_on, 0), t.currency, t.open_amount, t.stage, t.sequence, r.state
+    from outbox.reminders r
+    join crm.organizations o on o.organization_id = r.organization_id
+    join outbox.reminder_items t on t.reminder_id = r.reminder_id and t.released_at is null
+    join crm.invoices v on v.invoice_id = t.invoice_id
+    where r.state in ('planned', 'held', 'approved', 'deferred') and r.as_of <= reminder_items_to_leave.as_of;
+end;
+
+create or replace view report.reminder_items_to_leave as
+select * from report.reminder_items_to_leave(ops.business_today());

@@ -71,6 +71,18 @@ READINGS: Mapping[str, Reading] = {
         ("as_of", "customer_number", "stage", "state", "state_reason", "currency", "invoices", "open_amount"),
         "open_amount",
     ),
+    "reminders_to_leave": Reading(
+        "Reminders about to leave",
+        "array_position(array['final', 'second', 'first', 'upcoming'], stage), customer_number, currency, reminder_id",
+        (
+            "reminder_id", "customer_number", "customer_name", "stage", "currency", "invoices", "open_amount",
+            "oldest_days_overdue", "recipient_email", "state",
+        ),
+        "open_amount",
+    ),
+    "reminder_items_to_leave": Reading(
+        "Invoices in reminders about to leave", "customer_number, due_on, invoice_number", (), "open_amount"
+    ),
     "reminders_withheld": Reading(
         "Who is not reminded and why",
         "decision, reason_code, customer_number",

@@ -16,8 +16,10 @@ from tasks.reports.finance import PAYER_ORDER, Day, Dso, FinanceReport, Quaranti
 from tasks.reports.finance_page import cid_sources, content_id, data_sources, render
 from tasks.reports.finance_words import Words
 from tasks.reports.finance_workbook import finance_workbook
+from tasks.reports.prerun import Prerun, prerun_workbook, render_prerun
 from tasks.reports.rows import json_rows, json_value
 
+_NOBODY = "kontor@localhost.localdomain"  # in mail mode hold no sender need be set
 WORKBOOK_TYPE = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 
 
@@ -99,6 +101,23 @@ def _write_privately(path: Path, content: bytes) -> Path:
     return path
 
 
+def prerun_letter(settings: Settings, prerun: Prerun, run_id: int, to: tuple[Mailbox, ...], *, now: datetime) -> Letter:
+    """The list of what is about to leave as a mail with its workbook; the same Message-ID for the same run."""
+    words = Words(settings.finance_language)
+    rendered = render_prerun(prerun, words)
+    sender = settings.mail_from or _NOBODY
+    workbook = prerun_workbook(prerun, words, now=now)
+    return Letter(
+        to=to,
+        subject=rendered.subject,
+        text=rendered.text,
+        html=rendered.html,
+        message_id=message_id(sender, "reminders-to-leave", prerun.as_of, run_id),
+        dated=now,
+        attachments=(Enclosure(f"reminders-to-leave-{prerun.as_of}.xlsx", workbook, WORKBOOK_TYPE),),
+    )
+
+
 def finance_letter(
     settings: Settings, report: FinanceReport, files: FinanceFiles, to: tuple[Mailbox, ...], *, now: datetime
 ) -> Letter:
@@ -108,7 +127,7 @@ def finance_letter(
         subject=files.subject,
         text=files.text,
         html=files.mail_html,
-        message_id=message_id(settings.mail_from or "kontor@localhost.localdomain", "finance-report", report.as_of),
+        message_id=message_id(settings.mail_from or _NOBODY, "finance-report", report.as_of),
         dated=now,
         pictures=tuple(
             Enclosure(f"{name}.png", png, "image/png", content_id(name)) for name, png in files.pictures.items()

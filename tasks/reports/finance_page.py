@@ -48,23 +48,45 @@ def data_sources(pictures: Mapping[str, bytes]) -> dict[str, str]:
     return {name: f"data:image/png;base64,{base64.b64encode(png).decode()}" for name, png in pictures.items() if png}
 
 
+@dataclass(frozen=True)
+class Document:
+    """A mail or page: its words around the parts; ``notices`` are colours with what must not be overlooked."""
+
+    title: str
+    subtitle: str
+    preheader: str
+    notices: Sequence[tuple[str, str]]
+    parts: Sequence[Part]
+    footer: str
+
+
 def render(report: FinanceReport, words: Words, sources: Mapping[str, str]) -> Rendered:
     """The report as HTML and text; ``sources`` says where each picture is, one that is not named is left out."""
-    parts = parts_of(report, words)
+    overdue = _overdue_in_words(report, words)
+    document = Document(
+        words("title", day=report.as_of),
+        f"{words('compared', day=report.before.day)} · {words('all_rows')}",
+        overdue,
+        [(item.colour, words(item.key, **item.values)) for item in notices(report)],
+        parts_of(report, words),
+        words("footer"),
+    )
+    return render_document(document, words("subject", day=report.as_of, overdue=overdue), words, sources)
+
+
+def render_document(document: Document, subject: str, words: Words, sources: Mapping[str, str]) -> Rendered:
+    """A document as HTML and text under its subject."""
     context = {
         "language": words.language,
-        "title": words("title", day=report.as_of),
-        "subtitle": f"{words('compared', day=report.before.day)} · {words('all_rows')}",
-        "preheader": _overdue_in_words(report, words),
-        "notices": [
-            {"colour": item.colour, "mark": _MARKS[item.colour], "text": words(item.key, **item.values)}
-            for item in notices(report)
-        ],
-        "footer": words("footer"),
+        "title": document.title,
+        "subtitle": document.subtitle,
+        "preheader": document.preheader,
+        "notices": [{"colour": colour, "mark": _MARKS[colour], "text": said} for colour, said in document.notices],
+        "footer": document.footer,
     }
-    subject = words("subject", day=report.as_of, overdue=_overdue_in_words(report, words))
-    html = _environment().get_template("report.html").render(**context, parts=_html_parts(parts, sources))
-    text = _environment().get_template("report.txt").render(**context, parts=parts, aligned=_aligned)
+    html_parts = _html_parts(document.parts, sources)
+    html = _environment().get_template("report.html").render(**context, parts=html_parts)
+    text = _environment().get_template("report.txt").render(**context, parts=document.parts, aligned=_aligned)
     return Rendered(subject, html, text)
 
 

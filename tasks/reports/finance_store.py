@@ -11,6 +11,8 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from tasks.reports.finance import TREND_WEEKS, Day, Dso, FinanceReport, Quarantined, Totals, TrendPoint
+from tasks.reports.prerun import SHEETS as PRERUN_SHEETS
+from tasks.reports.prerun import Prerun
 from tasks.reports.rows import Report
 from tasks.reports.store import read_report, report_of
 
@@ -40,6 +42,11 @@ def read_finance(connection: Connection, as_of: date, *, compared_with: date | N
         tables=tables,
         newest_lists=_newest_lists(connection, as_of),
     )
+
+
+def read_prerun(connection: Connection, as_of: date) -> Prerun:
+    """What is about to leave on a day, with who is not reminded and what waits for a person."""
+    return Prerun(as_of, {sheet.report: read_report(connection, sheet.report, as_of=as_of) for sheet in PRERUN_SHEETS})
 
 
 def already_sent(connection: Connection, as_of: date) -> bool:

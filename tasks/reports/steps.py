@@ -18,8 +18,8 @@ from tasks.ledger import Run
 from tasks.letters import Mailbox
 from tasks.mailer import own_people, send_report
 from tasks.reports.finance import FinanceReport, notices, outcomes_of
-from tasks.reports.finance_files import FinanceFiles, finance_letter, make_files, write_files
-from tasks.reports.finance_store import already_sent, read_finance
+from tasks.reports.finance_files import FinanceFiles, finance_letter, make_files, prerun_letter, write_files
+from tasks.reports.finance_store import already_sent, read_finance, read_prerun
 from tasks.reports.finance_words import Words
 from tasks.reports.parameters import FinanceParameters
 from tasks.reports.status import lines_of, status_markdown, verdict
@@ -143,6 +143,24 @@ def publish_report(run: FinanceRun, made: FinanceOutcome, outcome: str) -> dict[
     }
     publish_summary("finance-report-summary", summary(f"finance_report as of {run.as_of}", facts, sections))
     return dict(run.run.counts)
+
+
+@step(SEND_STEP)
+def tell_finance_first(engine: Engine, run_id: int, as_of: date) -> str:
+    """Send finance the list of what is about to leave, before it leaves, and return what became of the mail.
+
+    Nothing is sent where nothing is about to leave or nobody is named. Never tried again by itself. A server that does
+    not take it is told of in the log and the returned word; whether reminders then wait is the caller's to decide.
+    """
+    settings = load_settings()
+    with engine.execution_options(isolation_level="REPEATABLE READ").connect() as connection:
+        prerun = read_prerun(connection, as_of)
+    recipients = own_people(settings, "finance")
+    if not prerun.mails or not recipients:
+        return "nothing about to leave" if not prerun.mails else "nobody named"
+    delivery = send_report(settings, prerun_letter(settings, prerun, run_id, recipients, now=datetime.now(UTC)))
+    log_event("finance_told_first", run_id=run_id, mails=prerun.mails, outcome=delivery.outcome)
+    return delivery.outcome
 
 
 @step(READ_STEP)

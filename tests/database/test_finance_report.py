@@ -6,6 +6,7 @@ import email
 import email.policy
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from datetime import date, timedelta
 from decimal import Decimal
@@ -21,16 +22,24 @@ from tasks.errors import UsageError
 from tasks.reports.finance import BUCKETS, FinanceReport
 from tasks.reports.finance_files import make_files
 from tasks.reports.finance_page import cid_sources, render
-from tasks.reports.finance_store import read_finance
+from tasks.reports.finance_store import read_finance, read_prerun
 from tasks.reports.finance_words import Words
 from tasks.reports.parameters import FinanceParameters
-from tasks.reports.steps import open_finance_run, publish_report, send_to_finance, write_report
+from tasks.reports.prerun import stages_of
+from tasks.reports.steps import (
+    open_finance_run,
+    publish_report,
+    send_to_finance,
+    tell_finance_first,
+    write_report,
+)
 from tests.conftest import empty_database
 from tests.ledgers import Books, item, write_csv
 
 MONDAY = date(2012, 4, 30)
 GOLDEN = PROJECT_ROOT / "tests" / "golden" / f"finance-{MONDAY}.txt"
 WEEK = timedelta(days=7)
+TO_LEAVE = "reminders_to_leave"
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +55,13 @@ def spring(prepared: Settings, real_data: Path) -> Iterator[Books]:
     books.classify()
     yield books
     empty_database(prepared)
+
+
+@pytest.fixture
+def held(kontor_settings: Settings) -> Path:
+    """The folder in which mails are held; empty."""
+    shutil.rmtree(kontor_settings.home / "outbox", ignore_errors=True)
+    return kontor_settings.home / "outbox" / "held"
 
 
 def _report(settings: Settings, day: date) -> FinanceReport:
@@ -225,6 +241,36 @@ def test_reminders_tasks_and_holds_are_told(kontor_settings: Settings, tmp_path:
     assert _report(kontor_settings, day - WEEK).tables["tasks_waiting"].rows == ()
 
 
+def test_finance_is_told_what_is_about_to_leave(
+    kontor_settings: Settings, tmp_path: Path, held: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before mails leave, finance gets who is written to, at which stage and about how much, with a workbook."""
+    books, day = Books(kontor_settings), date(2026, 6, 1)
+    monkeypatch.setenv("KONTOR_FINANCE_EMAILS", "finance@company.example")
+    engine = engine_for(kontor_settings)
+    assert tell_finance_first.fn(engine, 1, day) == "nothing about to leave"
+    books.customers(tmp_path, ["C-1", "C-2"])
+    rows = [item("C-1", "A", 10, day - timedelta(9)), item("C-2", "B", 20, day - timedelta(9))]
+    books.take_in(write_csv(tmp_path / "items.csv", rows), "open_items", day)
+    with engine_for(kontor_settings, OWNER).begin() as connection:
+        for statement in _REMINDED:
+            connection.execute(text(statement), {"day": day})
+        connection.execute(text("update outbox.reminders set state = 'planned', state_reason = null"))
+    with engine.connect() as connection:
+        prerun = read_prerun(connection, day)
+    assert (prerun.mails, [(item.stage, item.mails, item.amounts) for item in stages_of(prerun.tables[TO_LEAVE])]) == (
+        1,
+        [("first", 1, {"EUR": Decimal(10)})],
+    )
+    assert tell_finance_first.fn(engine, 1, day) == "held"
+    (path,) = held.iterdir()
+    message = email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
+    assert str(message["Subject"]) == "Reminders about to leave on 1 Jun 2026: 1"
+    shown = next(part for part in message.walk() if part.get_content_type() == "text/plain").get_content()
+    assert "C-1 Customer C-1" in shown
+    assert "nobody holds the role" in shown
+
+
 _REMINDED = (
     """
     insert into ops.reminder_decisions (run_id, as_of, organization_id, decision, stage, sequence, reason, reason_code,
@@ -267,23 +313,22 @@ def _run(**given: Any) -> tuple[str, dict[str, int]]:
         return outcome, publish_report.fn(run, made, outcome)
 
 
-def test_a_dry_run_writes_files_and_sends_nothing(kontor_settings: Settings) -> None:
+def test_a_dry_run_writes_files_and_sends_nothing(kontor_settings: Settings, held: Path) -> None:
     """Without --live the page, the text and the workbook are written for their owner alone, and no mail is made."""
     outcome, counts = _run()
     folder = kontor_settings.home / "reports" / "finance" / "2026-06-01"
     assert sorted(path.suffix for path in folder.iterdir()) == [".html", ".txt", ".xlsx"]
     assert {oct(path.stat().st_mode & 0o777) for path in folder.iterdir()} == {"0o600"}
     assert (outcome, counts["files"], "mails" in counts) == ("not asked for", 3, False)
-    assert not (kontor_settings.home / "outbox" / "held").exists()
+    assert not held.exists()
 
 
 def test_a_live_run_writes_the_mail_to_a_file_in_mode_hold(
-    kontor_settings: Settings, monkeypatch: pytest.MonkeyPatch
+    kontor_settings: Settings, held: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The held mail has HTML with both pictures within it, a text, and the workbook; the same day has the same id."""
     monkeypatch.setenv("KONTOR_FINANCE_EMAILS", "Finance <finance@company.example>, boss@company.example")
     assert _run(dry_run=False)[0] == "held"
-    held = kontor_settings.home / "outbox" / "held"
     (path,) = held.iterdir()
     message = email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
     kinds = [part.get_content_type() for part in message.walk() if not part.is_multipart()]
@@ -296,7 +341,6 @@ def test_a_live_run_writes_the_mail_to_a_file_in_mode_hold(
     assert "finance@company.example" in str(message["To"])
     assert _run(dry_run=False)[0] == "held"
     assert list(held.iterdir()) == [path]
-    path.unlink()
 
 
 def test_a_report_that_went_out_is_not_sent_again(kontor_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
