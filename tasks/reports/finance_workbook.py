@@ -13,12 +13,14 @@ from typing import Any
 
 from tasks.reports.finance import BUCKETS, PAYER_ORDER, FinanceReport, Totals, notices, trend_by_currency
 from tasks.reports.finance_words import Words
+from tasks.reports.formats import is_numeric
 from tasks.reports.pages import heading
-from tasks.reports.rows import Report
+from tasks.reports.rows import Column, Report
 from tasks.reports.workbook import Formats, new_workbook, widen, write_rows
 
 MOST_ROWS = 1_000_000  # Excel has 1,048,576 lines
 _A4 = 9
+_TWO_LINES = 30  # points
 _HEAD = {"bold": True, "bg_color": "#E8ECF2", "bottom": 1, "valign": "vcenter", "text_wrap": True}
 _FILLS = {
     "strict": {"bg_color": "#D7F0DF", "font_color": "#0B4A1D"},
@@ -97,7 +99,7 @@ def add_table_sheet(book: Any, formats: Formats, sheet: Sheet, report: Report, w
         page.write_string(0, 0, words("no_rows"))
         return page
     last_line, last_place = len(shown.rows), len(shown.columns) - 1
-    columns = [{"header": heading(column.name), "header_format": formats.styled(**_HEAD)} for column in shown.columns]
+    columns = [{"header": heading(column.name), "header_format": _head(formats, column)} for column in shown.columns]
     page.add_table(
         0, 0, last_line, last_place, {"name": sheet.table, "style": "Table Style Light 1", "columns": columns}
     )
@@ -107,6 +109,11 @@ def add_table_sheet(book: Any, formats: Formats, sheet: Sheet, report: Report, w
     page.repeat_rows(0)
     _colour(page, formats, shown)
     return page
+
+
+def _head(formats: Formats, column: Column) -> Any:
+    """A heading stands where the cells below it stand."""
+    return formats.styled(**dict(_HEAD, align="right") if is_numeric(column) else _HEAD)
 
 
 def sheet_name(title: str) -> str:
@@ -123,7 +130,7 @@ def _colour(page: Any, formats: Formats, report: Report) -> None:
         elif column.name == "state":
             _fill_words(page, formats, area, _STATE_FILLS)
         elif column.name == "days_overdue":
-            page.conditional_format(*area, {"type": "data_bar", "bar_color": "#E69F00", "bar_solid": True})
+            page.conditional_format(*area, {"type": "data_bar", "bar_color": "#F6D9A0", "bar_solid": True})
         elif column.name in ("days_61_90", "days_over_90"):
             rule = {"type": "cell", "criteria": ">", "value": 0, "format": formats.styled(**_FILLS["disloyal"])}
             page.conditional_format(*area, rule)
@@ -173,15 +180,22 @@ class _Summary:
         self._dso()
         self._trend()
         self._classes()
-        self._text(self.words("footer"), font_color="#566070", font_size=8)
+        self._note(self.words("footer"))
 
     def _text(self, text: str, **style: object) -> None:
         self.page.write_string(self.line, 0, text, self.formats.styled(**style))
         self.line += 1
 
+    def _note(self, text: str) -> None:
+        style = self.formats.styled(font_color="#566070", font_size=8, text_wrap=True, valign="top")
+        self.page.set_row(self.line, _TWO_LINES)
+        self.page.merge_range(self.line, 0, self.line, 7, text, style)
+        self.line += 1
+
     def _header(self, title: str, keys: Sequence[str]) -> int:
         """Write a part's title and headings; returns the line of the first row."""
         self._text(title, bold=True, font_size=12)
+        self.page.set_row(self.line, _TWO_LINES)
         for place, text in enumerate(keys):
             style = dict(_HEAD, align="right") if place else _HEAD
             self.page.write_string(self.line, place, text, self.formats.styled(**style))
@@ -266,7 +280,7 @@ class _Summary:
                     self.page.write_number(self.line, place, figure, days)
             self._money(5, now.sales, code)
             self.line += 1
-        self._text(self.words("dso_meaning", days=period), font_color="#566070", font_size=8)
+        self._note(self.words("dso_meaning", days=period))
         self.line += 1
 
     def _trend(self) -> None:
@@ -274,7 +288,8 @@ class _Summary:
         if not lines:
             return
         days = [point.day for point in next(iter(lines.values()))]
-        first = self._header(self.words("trend_picture", weeks=len(days)), [self.words("currency"), *map(str, days)])
+        headings = [self.words("currency"), *(f"{day:%d.%m.%y}" for day in days)]
+        first = self._header(self.words("trend_picture", weeks=len(days)), headings)
         for code, points in lines.items():
             self.page.write_string(self.line, 0, code)
             for place, point in enumerate(points, start=1):
@@ -311,7 +326,7 @@ class _Summary:
             self.page.write_number(self.line, 1, self.report.now.classes.get(name, 0))
             self.page.write_number(self.line, 2, self.report.before.classes.get(name, 0))
             self.line += 1
-        bars = {"type": "data_bar", "bar_color": "#0072B2", "bar_solid": True}
+        bars = {"type": "data_bar", "bar_color": "#B9D6EA", "bar_solid": True}
         self.page.conditional_format(first, 1, self.line - 1, 1, bars)
         self.line += 1
 
