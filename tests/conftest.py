@@ -96,11 +96,11 @@ def prepared(test_home: Path) -> Settings:
     """Settings of a database that is up and has its schema; use ``kontor_settings`` for an empty one."""
     chosen = Settings(home=test_home)
     database.prepare(chosen)
-    _hurry(chosen)
+    hurry(chosen)
     return chosen
 
 
-def _hurry(chosen: Settings) -> None:
+def hurry(chosen: Settings) -> None:
     """Let the test server skip waiting for the disk: a killed process loses nothing by it, only a power cut would."""
     server = find_postgres(chosen.home)
     if server is None:

@@ -150,7 +150,9 @@ def restore(
     label: Label = None,
     to: Annotated[
         str | None,
-        typer.Option("--to", metavar="INSTANT", help="Recover to this instant, such as 2026-03-01T14:30+02:00."),
+        typer.Option(
+            "--to", metavar="INSTANT", help="Recover to this instant, such as 2026-03-01T14:30+02:00, or latest."
+        ),
     ] = None,
     into: Annotated[
         Path | None, typer.Option("--into", metavar="DIR", help="A new KONTOR_HOME; default: over the present one.")
@@ -165,7 +167,9 @@ def restore(
     from tasks.backups.operating import carry_out, foresee
 
     settings, engine, catalogue = _open()
-    prospect = foresee(settings, catalogue, label, _instant(to), into.resolve() if into else None)
+    prospect = foresee(
+        settings, catalogue, label, _instant(to), into.resolve() if into else None, latest=to == "latest"
+    )
     _tell(prospect)
     if not live:
         out().print("This was a dry run: nothing was changed. Do it with --live.")
@@ -178,7 +182,7 @@ def restore(
 
 
 def _instant(text: str | None) -> datetime | None:
-    if text is None:
+    if text is None or text == "latest":
         return None
     try:
         found = datetime.fromisoformat(text)

@@ -120,7 +120,7 @@ def _stand(settings: Settings, stopped: threading.Event) -> None:
 
 
 def companions() -> tuple[Any, ...]:
-    """Who stands beside the servers: a worker for every queue, and the inbox's watcher."""
+    """Who stands beside the servers: a worker for every queue, the inbox's watcher, and the receiver of WAL."""
     from flows.commands.deploying import POOL
     from tasks.standing import Companion
 
@@ -129,6 +129,7 @@ def companions() -> tuple[Any, ...]:
     return (
         Companion("worker", (*worker, "--install-policy", "never")),
         Companion("inbox", (python, "-m", "flows.commands.watching")),
+        Companion("wal", (python, "-m", "flows.commands.receiving")),
     )
 
 

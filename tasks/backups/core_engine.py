@@ -39,6 +39,7 @@ from tasks.backups.manifest import (
 )
 from tasks.backups.programs import ask, connect, scalar
 from tasks.backups.targets import MANIFEST, Target
+from tasks.backups.wal import Supply, lay_out_wal, wal_folder
 from tasks.errors import BadInput, DependencyDown, Refused
 from tasks.local_stack import LocalPostgres, find_postgres, programs_folder
 
@@ -202,6 +203,9 @@ class CoreEngine:
         segments = folder / "pg_wal"
         segments.mkdir(mode=0o700, exist_ok=True)
         self._unpack(wanted.newest, WAL_OF_BACKUP, segments, identities)
+        if wanted.needs_more_wal:
+            supply = Supply(self.target, keys.read_signers(self.ring), identities, wal_folder(self.settings))
+            lay_out_wal(supply, wanted.newest, segments, wanted.instant)
 
     def _combine(self, chain: Sequence[Manifest], folder: Path, identities: Sequence[Any]) -> None:
         parts = [folder.with_name(f"{folder.name}.{number}") for number in range(len(chain))]

@@ -19,14 +19,19 @@ from tasks.backups.manifest import Manifest
 class Wanted:
     """What to restore: a backup and what it builds on, oldest first, and how far to recover.
 
-    ``instant`` is a moment, ``point`` a restore point's name; with neither recovery goes to the end of the WAL that is
-    there. ``pause`` stops there read-only instead of opening the database.
+    ``instant`` is a moment, ``point`` a restore point's name; with neither recovery goes to the end of all the WAL that
+    can be had. ``pause`` stops there read-only instead of opening the database.
     """
 
     chain: tuple[Manifest, ...]
     instant: datetime | None = None
     point: str | None = None
     pause: bool = False
+
+    @property
+    def needs_more_wal(self) -> bool:
+        """Whether recovery goes behind what the backup holds itself."""
+        return self.point is None and (self.instant is None or self.instant > self.newest.point_time)
 
     @property
     def newest(self) -> Manifest:

@@ -116,11 +116,13 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Segment:
-    """One file of the server's write-ahead log on the target, as it is signed beside it."""
+    """One file of the server's write-ahead log on the target, as it is signed beside it; ``completed_at`` when it was
+    received whole, so that everything committed before a still earlier segment's is in one of those.
+    """
 
     name: str
-    system_identifier: str
     shipped_at: str
+    completed_at: str
     artefact: Artefact
     format: int = FORMAT
 

@@ -14,6 +14,7 @@ from tasks.backups.engine import Wanted
 from tasks.backups.manifest import Manifest
 from tasks.backups.programs import ask, check_versions, connect
 from tasks.backups.restoring import Released, Restored, ledgers_for, lost_since, release, restore
+from tasks.backups.wal import set_aside
 from tasks.errors import Refused, UsageError
 from tasks.local_stack import find_postgres, is_sealed
 
@@ -40,10 +41,13 @@ def foresee(
     label: str | None,
     to: datetime | None,
     into: Path | None,
+    *,
+    latest: bool = False,
 ) -> Prospect:
     """What restoring would do; changes nothing.
 
-    ``label`` defaults to the newest backup that passed its check and lies before ``to``.
+    ``label`` defaults to the newest backup that passed its check and lies before ``to``; ``latest`` goes as far as
+    there is WAL.
 
     Raises:
         UsageError: there is no such backup, or none from which that instant can be reached.
@@ -52,7 +56,7 @@ def foresee(
     manifest = _chosen(catalogue, label, to)
     check_versions(manifest.server_version)
     chain = catalogue.chain(manifest.label)
-    wanted = Wanted(chain, instant=to) if to is not None else Wanted(chain, point=manifest.point)
+    wanted = Wanted(chain, instant=to, point=None if latest or to is not None else manifest.point)
     home = into or settings.home
     verdict = catalogue.verdicts.get(manifest.label)
     server = find_postgres(settings.home) if into is None and not is_sealed(settings.home) else None
@@ -103,6 +107,7 @@ def carry_out(
     if prospect.replaces:
         _no_flow_running(prospect.home)
     restored = restore(engine, prospect.wanted, prospect.home, progress=progress)
+    set_aside(settings.model_copy(update={"home": prospect.home}), prospect.wanted.newest.label)
     progress("Applying erasures, numbering on, holding mails back…")
     return restored, open_restored(settings.model_copy(update={"home": prospect.home}), engine, catalogue)
 

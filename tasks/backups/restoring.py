@@ -112,8 +112,23 @@ def restore(
         raise
     former = adopt_restored(home, fresh, keep_as=wanted.newest.label, sealed=sealed)
     progress("Recovering…")
-    server = start_recovered(home, paused=wanted.pause)
+    server = _recovered(home, wanted)
     return Restored(server, former, time.monotonic() - begun)
+
+
+def _recovered(home: Path, wanted: Wanted) -> LocalPostgres:
+    """The server, recovered as wanted.
+
+    PostgreSQL stops at the first commit behind an instant and takes it for an error when there is none: all WAL up to
+    the instant was there (the engine saw to that), so the end of it is what was asked for.
+    """
+    try:
+        return start_recovered(home, paused=wanted.pause)
+    except DependencyDown:
+        if wanted.instant is None or wanted.pause:
+            raise
+    write_recovery((home / "postgres" / "data").resolve(), Wanted(wanted.chain))
+    return start_recovered(home, paused=False)
 
 
 def write_recovery(folder: Path, wanted: Wanted) -> None:
@@ -122,7 +137,7 @@ def write_recovery(folder: Path, wanted: Wanted) -> None:
         # All the WAL that there is lies in pg_wal already; there is nowhere else to fetch any from.
         "restore_command": "false",
         "recovery_target_action": "pause" if wanted.pause else "promote",
-        "recovery_target_timeline": "latest",
+        "recovery_target_timeline": "current",  # what was written after an earlier restore is not this history
         "synchronous_standby_names": "",  # nobody follows the restored one yet, and commits must not wait for it
     }
     if wanted.instant is not None:
