@@ -16,6 +16,7 @@ from flows.commands import (
     backfill,
     demo,
     deploying,
+    duplicates,
     feeds,
     history,
     quality,
@@ -50,6 +51,7 @@ app.command(rich_help_panel=ANSWERS)(reading.report)
 app.add_typer(reading.payer_class, name="payer-class", rich_help_panel=ANSWERS)
 app.add_typer(history.history, name="history", rich_help_panel=ANSWERS)
 app.add_typer(quality.quality, name="quality", rich_help_panel=ANSWERS)
+app.add_typer(duplicates.duplicates, name="duplicates", rich_help_panel=ANSWERS)
 app.add_typer(retention.retention, name="retention", rich_help_panel=WORK)
 app.add_typer(reminders.reminders, name="reminders", rich_help_panel=REMINDING)
 app.command(rich_help_panel=WORK)(taking_in.run)

@@ -14,6 +14,7 @@ from tasks.customers.steps import CUSTOMER_FEEDS, CUSTOMER_REPLAYS, report_custo
 from tasks.feeds.parameters import FeedParameters
 from tasks.feeds.steps import conclude, find_files, open_feed_run, replay_rows, report_files, take_in_all
 from tasks.payments.steps import PAYMENT_REPLAYS, classify_payers
+from tasks.quality.duplicate_steps import note_new_duplicates
 from tasks.steps import business_flow
 
 EVERYTHING_NEW = FeedParameters()
@@ -32,6 +33,7 @@ def customer_import(parameters: FeedParameters = EVERYTHING_NEW) -> dict[str, in
         # Replay: contacts and invoices that waited in quarantine for a customer who is there now.
         replayed = replay_rows(run, {**CUSTOMER_REPLAYS, **PAYMENT_REPLAYS})
         classify_payers(run)
+        note_new_duplicates(run)
 
         # Report: every row accounted for; a refused file ends the run failed, after everything else was done.
         totals = report_files(run, outcomes, replayed)

@@ -10,6 +10,7 @@ Runbook:         docs/runbooks/data_quality.md
 
 from __future__ import annotations
 
+from tasks.quality.duplicate_steps import compare_records
 from tasks.quality.parameters import QualityParameters
 from tasks.quality.steps import ask_again, check_tables, conclude, open_quality_run, read_rules, report_quality
 from tasks.steps import business_flow
@@ -23,6 +24,9 @@ def data_quality(parameters: QualityParameters = EVERYTHING_TODAY) -> dict[str, 
     with open_quality_run(parameters) as run:
         # Read: what is asked, of which table, with which numbers.
         contracts = read_rules(run)
+
+        # Derive: keys for comparing records, and pairs that may be one.
+        compare_records(run)
 
         # Check and write: every failing record with its reason; incidents follow in the same transaction.
         checked = check_tables(run, contracts)

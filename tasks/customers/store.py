@@ -130,10 +130,11 @@ def apply_contacts(connection: Connection, staged: StagedFile) -> Applied:
     return Applied(counted.inserted, counted.updated, counted.unchanged, counted.superseded)
 
 
-# One contact may stand on several rows, one per role or period. Its key is its e-mail address, else its name.
+# One contact may stand on several rows, one per role or period. Its key is its e-mail address, else its name. A contact
+# of a merged customer is one of the customer that was kept.
 _CONTACT_ROWS = """
 create temporary table contact_row on commit drop as
-select s.*, o.organization_id,
+select s.*, coalesce(o.merged_into, o.organization_id) as organization_id,
        coalesce(lower(s.email), 'name: ' || lower(concat_ws(' ', s.first_name, s.last_name))) as contact_key
 from landing.staged_contacts s
 join crm.organizations o on o.customer_number = s.customer_number

@@ -23,6 +23,7 @@ from tasks.feeds.contracts import FeedContract, RowCheck
 from tasks.feeds.outcomes import StagedFile
 from tasks.feeds.reading import RawTable, raw_rows
 from tasks.feeds.staging_store import copy_frame
+from tasks.matching.import_store import find_blocked
 
 ITEM_KEY_COLUMN = {"staged_items": "invoice_number", "staged_products": "part_key"}
 
@@ -58,6 +59,8 @@ def decide_fates(
     reasons += [_reason_of_check(failure, raw) for failure in failures if failure.check.severity == "error"]
     if _keys_repeat(cast.frame, contract):
         reasons += _key_collisions(connection, staged, contract, raw)
+    if staged.feed == "organizations":
+        reasons += _blocked_duplicates(connection, staged, raw)
     if contract.no_overlap is not None and set(contract.no_overlap) & set(raw.columns):
         reasons += _overlaps(connection, staged, contract, raw)
     awaiting = [] if _creates_customers(contract, staged) else _unknown_customers(connection, staged, raw)
@@ -290,6 +293,22 @@ def _unknown_customers(connection: Connection, staged: StagedFile, raw: RawTable
             "reason": "no customer has this number yet; the row is taken in by itself when the customer arrives",
         }
         for row in rows
+    ]
+
+
+def _blocked_duplicates(connection: Connection, staged: StagedFile, raw: RawTable) -> list[Reason]:
+    """New customers who look like one that is there, or like an earlier row, where a rule says that this blocks."""
+    return [
+        {
+            "row_number": found.row_number,
+            "column_name": found.column,
+            "cell": raw.cell(found.column, found.row_number),
+            "raw_value": None,
+            "code": "duplicate_customer",
+            "reason": f"looks like {found.other} ({found.score:.0%} by rule {found.rule_id}); correct what is wrong, or"
+            " give the row up and use the customer that is there",
+        }
+        for found in find_blocked(connection, staged.as_of)
     ]
 
 

@@ -146,9 +146,15 @@ def _stage_listed(connection: Connection) -> int:
     return int(connection.scalar(text("select count(*) from listed")) or 0)
 
 
-# The rows that passed, with their customers.
+# The rows that passed, with their customers. What a file says of a merged customer is booked on the one that was kept,
+# unless another row would be booked there under the same number: then each stays with the customer it names.
 _LISTED = f"""
-select o.organization_id, s.invoice_number, s.settled_date as settled_on, {_fields("s")}
+select case when o.merged_into is null then o.organization_id
+            when exists (select from landing.staged_items t join crm.organizations k using (customer_number)
+                         where coalesce(k.merged_into, k.organization_id) = o.merged_into
+                           and t.invoice_number = s.invoice_number and t.customer_number <> s.customer_number)
+            then o.organization_id else o.merged_into end as organization_id,
+       s.invoice_number, s.settled_date as settled_on, {_fields("s")}
 from (select s.customer_number, s.invoice_number, s.settled_date, {_STAGED_CONTENT} from landing.staged_items s
       where not exists (select from row_fate f where f.row_number = s.row_number)) s
 join crm.organizations o on o.customer_number = s.customer_number

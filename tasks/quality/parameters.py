@@ -20,3 +20,6 @@ class QualityParameters(BaseModel):
     second_opinion: bool = Field(
         default=False, description="Ask Great Expectations the same rules too and compare the counts; takes longer."
     )
+    compare_records: bool = Field(
+        default=True, description="Compare all customers and contacts with each other for duplicates."
+    )

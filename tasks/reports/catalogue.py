@@ -169,6 +169,11 @@ READINGS: Mapping[str, Reading] = {
         ("part_number", "name", "warehouse", "quantity", "unit", "true_on"),
     ),
     "quarantine_counts": Reading("Rows in quarantine by file and reason", "as_of desc, file_name, code"),
+    "duplicates": Reading(
+        "Records that may be one",
+        "score desc, pair_id",
+        ("pair_id", "entity", "score", "left_number", "left_name", "right_number", "right_name", "decision"),
+    ),
     "quality_incidents": Reading(
         "Incidents of data quality",
         "array_position(array['fail', 'warn', 'info'], severity), due_on, incident_id",

@@ -45,6 +45,7 @@ _GRANTS = (
     ),
     "grant select, insert on ops.quality_results, ops.quality_incident_events to kontor_flows",
     "grant select, insert, update on ops.quality_measures, ops.quality_incidents, ops.duplicate_pairs to kontor_flows",
+    "grant delete on ops.duplicate_pairs to kontor_flows",
     "grant select on ops.duplicate_merges to kontor_flows",
     "grant select, insert, update, delete, maintain on crm.organization_keys, crm.contact_keys to kontor_flows",
     # Retention erases what quotes a person; that something was wrong and when stays.

@@ -1,0 +1,32 @@
+"""Finding records that may be one: after an import what changed, in data_quality all of them."""
+
+from __future__ import annotations
+
+from tasks.feeds.steps import FeedRun
+from tasks.quality.duplicates_store import note_duplicates
+from tasks.quality.steps import QualityRun
+from tasks.steps import WRITE_STEP, log_event, step
+
+
+@step(WRITE_STEP)
+def note_new_duplicates(run: FeedRun) -> dict[str, int]:
+    """Compare what this import changed with all that is there; returns the new pairs to review, by kind of record."""
+    if run.given.dry_run:
+        return {}
+    with run.engine.begin() as connection:
+        found = note_duplicates(connection, run.run.run_id, run.run.as_of, everything=False)
+    run.run.note(found)
+    log_event("duplicates_noted", run_id=run.run.run_id, **found)
+    return found
+
+
+@step(WRITE_STEP)
+def compare_records(run: QualityRun) -> dict[str, int]:
+    """Make the keys of what changed and compare all records; a dry run makes nothing and compares nothing."""
+    if run.parameters.dry_run or not run.parameters.compare_records:
+        return {}
+    with run.engine.begin() as connection:
+        found = note_duplicates(connection, run.run.run_id, run.as_of, everything=True)
+    run.run.note(found)
+    log_event("records_compared", run_id=run.run.run_id, **found)
+    return found

@@ -1,0 +1,302 @@
+"""Duplicates: noted after an import, blocked where a rule says so, decided once, merged by a person and taken apart."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, text
+
+from configs.settings import Settings
+from tasks import database
+from tasks.errors import Refused, UsageError
+from tasks.matching.store import fetch_rules, find_of, refresh_keys
+from tasks.quality.duplicates_store import decide, merge, note_duplicates, propose, undo
+from tests.ledgers import Books, item, write_csv
+
+DAY = date(2026, 3, 2)
+
+FIRMS: list[dict[str, object]] = [
+    {
+        "customer_number": "1",
+        "name": "Витоша Дистрибуция ЕООД",
+        "country": "BG",
+        "vat_number": "BG175074752",
+        "owner": "",
+    },
+    {"customer_number": "2", "name": "VITOSHA DISTRIBUTSIYA", "country": "BG", "vat_number": "", "owner": "petar"},
+    {"customer_number": "3", "name": "Nordlys AS", "country": "NO", "vat_number": "", "owner": "rosen"},
+    {"customer_number": "4", "name": "Sydlys AS", "country": "NO", "vat_number": "", "owner": "rosen"},
+]
+
+
+@pytest.fixture
+def books(kontor_settings: Settings, tmp_path: Path) -> Books:
+    """Four customers of whom two are one firm."""
+    made = Books(kontor_settings)
+    made.take_in(write_csv(tmp_path / "organizations.csv", FIRMS), "organizations", DAY)
+    return made
+
+
+@pytest.fixture
+def blocking(prepared: Settings) -> Iterator[None]:
+    """The rule of names blocks for the length of a test."""
+    with database.engine_for(prepared, database.OWNER).begin() as connection:
+        connection.execute(
+            text("update rules.duplicate_rule set action = 'block' where rule_id = 'organization_same_name'")
+        )
+    yield
+    with database.engine_for(prepared, database.OWNER).begin() as connection:
+        connection.execute(text("update rules.duplicate_rule set action = 'warn'"))
+
+
+def _note(books: Books, *, everything: bool = False) -> dict[str, int]:
+    with books.engine.begin() as connection:
+        return note_duplicates(connection, None, DAY, everything=everything)
+
+
+_PAIRS = (
+    "select pair_id, left_number, right_number, decision, merged, matched_by, fields from report.duplicates order by 1"
+)
+
+
+def test_an_import_notes_new_pairs_once_and_explains_them(books: Books) -> None:
+    """One firm in two scripts is one pair with its evidence; a second look, in part or in whole, changes nothing."""
+    assert _note(books) == {"duplicate_organizations": 1, "duplicate_contacts": 0}
+    [pair] = books.read(_PAIRS)
+    assert (pair["left_number"], pair["right_number"], pair["decision"]) == ("1", "2", "open")
+    assert pair["fields"]["name"] == {"alike": 1.0, "bits": 9.0}
+    assert _note(books) == _note(books, everything=True) == {"duplicate_organizations": 0, "duplicate_contacts": 0}
+    assert books.read(_PAIRS) == [pair]
+
+
+def test_looking_up_a_few_finds_what_comparing_all_finds(books: Books) -> None:
+    """The index and the comparison of all records agree."""
+    with books.engine.begin() as connection:
+        ids = refresh_keys(connection, "organization")
+        refresh_keys(connection, "contact")
+        rules = fetch_rules(connection, "organization", DAY)
+        few = find_of(connection, "organization", ids, rules)
+        many = find_of(connection, "organization", ids * 100, rules)
+    assert [(p.left, p.right, p.scored) for p in few] == [(p.left, p.right, p.scored) for p in many]
+
+
+def test_contacts_are_compared_within_their_customer(books: Books, tmp_path: Path) -> None:
+    """One number and nearly one name within one customer is a pair; at two customers it is not."""
+    rows = [
+        {
+            "customer_number": "3",
+            "first_name": "Anna",
+            "last_name": "Berg",
+            "email": "a@x.example",
+            "phone": "+4722123456",
+        },
+        {
+            "customer_number": "3",
+            "first_name": "Anna",
+            "last_name": "Bergh",
+            "email": "b@x.example",
+            "phone": "22 12 34 56",
+        },
+        {
+            "customer_number": "4",
+            "first_name": "Anna",
+            "last_name": "Berg",
+            "email": "a@y.example",
+            "phone": "+4722123456",
+        },
+    ]
+    books.take_in(write_csv(tmp_path / "contacts.csv", rows), "contacts", DAY)
+    assert _note(books)["duplicate_contacts"] == 1
+    pair = next(pair for pair in books.read(_PAIRS) if pair["left_number"] == "3" == pair["right_number"])
+    assert "phone" in pair["matched_by"]
+
+
+def test_a_decision_is_remembered(books: Books) -> None:
+    """What was called different stays so however often it is found; without a reason nothing is decided."""
+    _note(books)
+    [pair] = books.read(_PAIRS)
+    with books.engine.begin() as connection:
+        with pytest.raises(UsageError, match="reason"):
+            decide(connection, pair["pair_id"], "different", "", "anna")
+        with pytest.raises(UsageError, match="no decision"):
+            decide(connection, pair["pair_id"], "merged", "why", "anna")
+        decide(connection, pair["pair_id"], "related", "mother and daughter", "anna")
+    _note(books, everything=True)
+    assert [row["decision"] for row in books.read(_PAIRS)] == ["related"]
+
+
+def test_an_open_pair_that_is_alike_no_more_is_dropped(books: Books, tmp_path: Path) -> None:
+    """A corrected name takes its pair away with the next whole comparison."""
+    _note(books)
+    renamed = [{**FIRMS[1], "name": "Rila Logistics"}]
+    books.take_in(write_csv(tmp_path / "o2.csv", renamed), "organizations", DAY + timedelta(days=1))
+    _note(books, everything=True)
+    assert books.read(_PAIRS) == []
+
+
+# --- blocked at the door ----------------------------------------------------------------------------------------------
+
+
+def test_a_blocking_rule_keeps_a_second_customer_out(blocking: None, books: Books, tmp_path: Path) -> None:
+    """Of two alike in one file the first comes in; a later file's twin waits, with the words whom it looks like."""
+    known = books.read("select customer_number from crm.organizations order by 1")
+    assert [row["customer_number"] for row in known] == ["1", "3", "4"]
+    late: list[dict[str, object]] = [{**FIRMS[2], "customer_number": "33", "name": "NORDLYS"}]
+    outcome = books.take_in(write_csv(tmp_path / "late.csv", late), "organizations", DAY + timedelta(days=1))
+    assert (outcome.inserted, outcome.quarantined) == (0, 1)
+    reasons = [row["reason"] for row in books.read("select reason from report.quarantine order by quarantined_row_id")]
+    assert "customer 1 in row 2" in reasons[0]
+    assert reasons[1].startswith("looks like customer 3 (")
+    same = books.take_in(write_csv(tmp_path / "same.csv", FIRMS[2:]), "organizations", DAY + timedelta(days=2))
+    assert same.quarantined == 0
+
+
+def test_two_imports_at_once_do_not_both_bring_the_same_firm(
+    blocking: None, kontor_settings: Settings, tmp_path: Path
+) -> None:
+    """Each file alone would be taken in; together one of them waits, whoever is first."""
+    books = Books(kontor_settings)
+    outcomes: list[Any] = []
+
+    def bring(number: str) -> None:
+        path = write_csv(
+            tmp_path / f"o{number}.csv", [{"customer_number": number, "name": "Nordlys AS", "country": "NO"}]
+        )
+        outcomes.append(_take_in_alone(books, path, number))
+
+    threads = [threading.Thread(target=bring, args=(number,)) for number in ("1", "2")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted((outcome.inserted, outcome.quarantined) for outcome in outcomes) == [(0, 1), (1, 0)]
+    assert len(books.read("select 1 from crm.organizations")) == 1
+
+
+def _take_in_alone(books: Books, path: Path, flow: str) -> Any:
+    """As Books.take_in, under a flow's lock of its own, so that the two are not kept apart by the ledger."""
+    from tasks import ledger
+    from tasks.customers.steps import CUSTOMER_FEEDS
+    from tasks.feeds.contracts import load_contract
+    from tasks.feeds.intake import Given, InboxFile, take_in_file
+
+    contract = load_contract("organizations")
+    with ledger.open_run(
+        books.engine, f"test {flow}", as_of=DAY, dry_run=False, prefect_run_id=None, actor="test"
+    ) as run:
+        return take_in_file(
+            books.engine,
+            InboxFile(path, contract),
+            given=Given(DAY, DAY),
+            run_id=run.run_id,
+            apply=CUSTOMER_FEEDS["organizations"],
+        )
+
+
+# --- merging ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def owing(books: Books, tmp_path: Path) -> Books:
+    """Both of the pair owe something and have a contact; the pair is noted."""
+    items = [item("1", "A", "100.00", DAY), item("2", "B", "50.00", DAY), item("3", "C", "7.00", DAY)]
+    books.take_in(write_csv(tmp_path / "i.csv", items), "open_items", DAY)
+    contacts = [
+        {
+            "customer_number": number,
+            "first_name": "P",
+            "last_name": number,
+            "email": f"p{number}@x.example",
+            "roles": "payments",
+        }
+        for number in ("1", "2")
+    ]
+    books.take_in(write_csv(tmp_path / "contacts.csv", contacts), "contacts", DAY)
+    books.classify()
+    _note(books)
+    return books
+
+
+def _owner(books: Books) -> Connection:
+    return database.engine_for(books.settings, database.OWNER).connect()
+
+
+def _merge(books: Books, pair_id: int, keep: str | None = None) -> None:
+    with _owner(books) as connection:
+        merge(connection, propose(connection, pair_id, keep), "anna", "one firm")
+        connection.commit()
+
+
+def _owed(books: Books, day: date = DAY) -> list[tuple[str, str]]:
+    return [(row["customer_number"], row["invoice_number"]) for row in books.open_on(day)]
+
+
+def test_a_merge_is_proposed_field_by_field_and_changes_nothing(owing: Books) -> None:
+    """What would stand is the kept value, or the other's where there is none; what would move is counted."""
+    before = owing.state()
+    [pair] = owing.read(_PAIRS)
+    with _owner(owing) as connection:
+        proposal = propose(connection, pair["pair_id"])
+        turned = propose(connection, pair["pair_id"], "2")
+        with pytest.raises(UsageError, match="is not of pair"):
+            propose(connection, pair["pair_id"], "3")
+    assert (proposal.kept_number, proposal.merged_number, proposal.invoices, proposal.contacts) == ("1", "2", 1, 1)
+    results = {field["field"]: field["result"] for field in proposal.fields}
+    assert (results["name"], results["owner"]) == ("Витоша Дистрибуция ЕООД", "petar")
+    assert (turned.kept_number, turned.merged_number) == ("2", "1")
+    assert owing.state() == before
+
+
+def test_a_merge_moves_what_is_owed_and_files_go_on_naming_the_other(owing: Books, tmp_path: Path) -> None:
+    """The next snapshot names the merged number: its items are booked on the kept customer, old and new alike."""
+    [pair] = owing.read(_PAIRS)
+    _merge(owing, pair["pair_id"])
+    assert _owed(owing) == [("1", "A"), ("1", "B"), ("3", "C")]
+    week = DAY + timedelta(days=7)
+    items = [
+        item("1", "A", "100.00", DAY),
+        item("2", "B", "50.00", DAY),
+        item("2", "B2", "5.00", DAY),
+        item("3", "C", "7.00", DAY),
+    ]
+    outcome = owing.take_in(write_csv(tmp_path / "i2.csv", items), "open_items", week)
+    assert (outcome.inserted, outcome.unchanged, outcome.settled) == (1, 3, 0)
+    assert _owed(owing, week) == [("1", "A"), ("1", "B"), ("1", "B2"), ("3", "C")]
+    assert owing.read("select owner from crm.organizations where customer_number = '1'") == [{"owner": "petar"}]
+    assert [row["merged"] for row in owing.read(_PAIRS)] == [True]
+    with _owner(owing) as connection, pytest.raises(Refused, match="merged into another"):
+        propose(connection, pair["pair_id"])
+
+
+def test_a_merge_taken_apart_leaves_nothing(owing: Books) -> None:
+    """Everything that was moved or changed is what it was; a second undo is refused."""
+    owing.classify()
+    before = owing.state()
+    [pair] = owing.read(_PAIRS)
+    _merge(owing, pair["pair_id"])
+    assert owing.state() != before
+    with _owner(owing) as connection:
+        assert undo(connection, pair["pair_id"], "anna") == {"invoices": 1, "contacts": 1, "fields": 1}
+        connection.commit()
+        with pytest.raises(UsageError, match="not merged"):
+            undo(connection, pair["pair_id"], "anna")
+    owing.classify()
+    assert owing.state() == before
+    assert owing.read(_PAIRS) == [pair]
+
+
+def test_a_merge_of_two_with_the_same_invoice_is_refused(owing: Books, tmp_path: Path) -> None:
+    """One of the two invoices must be wrong, and nothing says which."""
+    week = DAY + timedelta(days=7)
+    items = [item("1", "A", "100.00", DAY), item("2", "A", "50.00", DAY), item("3", "C", "7.00", DAY)]
+    owing.take_in(write_csv(tmp_path / "i2.csv", items), "open_items", week)
+    [pair] = owing.read(_PAIRS)
+    before = owing.state()
+    with pytest.raises(Refused, match="both have A"):
+        _merge(owing, pair["pair_id"])
+    assert owing.state() == before
