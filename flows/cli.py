@@ -17,6 +17,7 @@ from flows.commands import (
     demo,
     deploying,
     duplicates,
+    erase,
     feeds,
     history,
     quality,
@@ -54,6 +55,8 @@ app.add_typer(quality.quality, name="quality", rich_help_panel=ANSWERS)
 app.add_typer(duplicates.duplicates, name="duplicates", rich_help_panel=ANSWERS)
 app.add_typer(retention.retention, name="retention", rich_help_panel=WORK)
 app.add_typer(reminders.reminders, name="reminders", rich_help_panel=REMINDING)
+app.command(rich_help_panel=WORK)(erase.erase)
+app.add_typer(erase.subject, name="subject", rich_help_panel=WORK)
 app.command(rich_help_panel=WORK)(taking_in.run)
 app.command(rich_help_panel=WORK)(standing.up)
 app.add_typer(backup, name="backup", rich_help_panel=WORK)

@@ -17,6 +17,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from tasks.erasures.identities import IDENTITIES, Identity, not_held
 from tasks.erasures.keys import ErasureKey
 from tasks.erasures.ledger_file import Entry, ErasureLedger, Line
+from tasks.erasures.terms import Terms, terms_of_contact
+from tasks.erasures.traces_store import blind_terms, erase_traces
 from tasks.history.store import erase_values
 
 # Placing a hold takes it alone, a batch that destroys shares it: a hold comes before a batch or after it, never amid.
@@ -174,12 +176,32 @@ def replay(connection: Connection, ledger: ErasureLedger, key: ErasureKey) -> di
     mirror(connection, ledger.read())
     counts["holds"] = _restore_holds(connection, ledger)
     _stage_subjects(connection, lines)
+    terms = blind_terms(connection, key)
     for identity in IDENTITIES.values():
         ids = connection.scalars(text(_matching_statement(identity)), {"entity": identity.entity, **key.bound()}).all()
+        terms |= _asked_terms(connection, identity, key)
         gone = let_go(connection, identity, ids, delete=identity.table == "contacts")
         counts |= {f"{identity.table}_{name}": count for name, count in gone.items()}
     connection.exec_driver_sql("drop table replayed")
+    counts["traces"] = 0 if terms.is_empty else sum(erase_traces(connection, terms).values())
     return counts
+
+
+def _asked_terms(connection: Connection, identity: Identity, key: ErasureKey) -> Terms:
+    """What those who asked to be erased are found by elsewhere, as long as this database still knows their names."""
+    shown = {
+        "contacts": "r.first_name, r.last_name, r.email, r.phone",
+        "organizations": "null as first_name, null as last_name, null as email, null as phone",
+    }[identity.table]
+    statement = _matching_statement(identity, only_asked=True)
+    rows = connection.execute(
+        text(f"select {shown}, o.customer_number from {identity.records} where r.{identity.key} in ({statement})"),
+        {"entity": identity.entity, **key.bound()},
+    ).all()
+    terms = Terms()
+    for row in rows:
+        terms |= terms_of_contact(row.first_name, row.last_name, row.email, row.phone, row.customer_number)
+    return terms
 
 
 def _restore_holds(connection: Connection, ledger: ErasureLedger) -> int:
@@ -230,7 +252,8 @@ def _stage_subjects(connection: Connection, lines: Sequence[Line]) -> None:
     connection.exec_driver_sql("analyze replayed")
 
 
-def _matching_statement(identity: Identity) -> str:
+def _matching_statement(identity: Identity, *, only_asked: bool = False) -> str:
+    known_again = "s.asked" if only_asked else "(s.asked or record.seen_as_of <= s.at)"
     return f"""
 with record as materialized (
     select r.{identity.key} as id, r.external_id, r.seen_as_of, {identity.key_hash} as key_hash,
@@ -239,10 +262,10 @@ with record as materialized (
     where {identity.differs} and {not_held(*identity.subjects)}
 )
 select id from record join replayed s on s.entity = :entity and s.external_id = record.external_id
-where s.asked or record.seen_as_of <= s.at
+where {known_again}
 union
 select id from record join replayed s on s.entity = :entity and s.key_hash = record.key_hash
-where s.asked or record.seen_as_of <= s.at
+where {known_again}
 union
 select id from record join replayed s on s.asked and s.address_hash = record.address_hash
 """

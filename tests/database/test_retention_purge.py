@@ -42,7 +42,7 @@ def _hold(office: Office, subject: str) -> int:
 
 def test_a_year_of_ledgers_goes_step_by_step(office: Office, real_data: Path) -> None:
     """Contacts go three years after the last invoice, invoices after ten years, organisations when they are alone."""
-    office.weekly_year(real_data, weeks=3)
+    office.weekly_year(real_data, last=3)
     contacts, customers, invoices = (office.count(f"crm.{name}") for name in ("contacts", "organizations", "invoices"))
     assert (contacts, customers) == (206, 100)
     assert office.purge(as_of=date(2014, 12, 31))["due"] == 0
@@ -80,7 +80,7 @@ def test_a_year_of_ledgers_goes_step_by_step(office: Office, real_data: Path) ->
 
 def test_what_is_held_stays_and_goes_when_the_hold_ends(office: Office, real_data: Path) -> None:
     """Two holds on one customer: its contacts stay until the last hold is released, and are due again then."""
-    office.weekly_year(real_data, weeks=1)
+    office.weekly_year(real_data)
     office.age("crm.invoices", "listed_until", date(2012, 3, 1))
     number = office.read(
         "select customer_number from crm.organizations join crm.contacts using (organization_id) order by 1 limit 1"
@@ -105,7 +105,7 @@ def test_what_is_held_stays_and_goes_when_the_hold_ends(office: Office, real_dat
 
 def test_a_wide_plan_needs_a_second_person(office: Office, real_data: Path) -> None:
     """More than a rule's share goes: who made the plan cannot agree to it, and nothing goes before somebody does."""
-    office.weekly_year(real_data, weeks=1)
+    office.weekly_year(real_data)
     office.age("crm.invoices", "listed_until", date(2012, 3, 1))
     planned = office.purge(as_of=date(2021, 1, 1))
     with pytest.raises(Refused, match="second person"):
@@ -122,7 +122,7 @@ def test_a_wide_plan_needs_a_second_person(office: Office, real_data: Path) -> N
 
 def test_a_plan_that_no_longer_fits_is_refused(office: Office, real_data: Path) -> None:
     """More became due than was planned; the day lies ahead: nothing goes."""
-    office.weekly_year(real_data, weeks=1)
+    office.weekly_year(real_data)
     office.age("crm.contacts", "seen_as_of", date(2020, 6, 30))
     planned = office.purge(as_of=date(2021, 1, 1))
     office.age("crm.invoices", "listed_until", date(2012, 3, 1))

@@ -239,9 +239,12 @@ _GRANTS = (
     "grant select, update, delete on all tables in schema outbox to kontor_retention",
     "grant select on all tables in schema crm, landing, rules, ops to kontor_retention",
     "grant update, delete on all tables in schema crm, landing to kontor_retention",
-    "grant update on ops.run_ledger to kontor_retention",
+    # A person may stand in any text; what proves that somebody was erased is not among it.
+    "grant update on all tables in schema ops to kontor_retention",
+    "revoke update on ops.erasure_ledger, ops.erased_subjects, ops.egress_log, ops.installation from kontor_retention",
+    ("alter default privileges in schema crm, landing, ops, outbox grant select, update on tables to kontor_retention"),
     (
-        "grant delete, update on ops.payer_class_history, ops.reminder_decisions, ops.reminder_holds,"
+        "grant delete on ops.payer_class_history, ops.reminder_decisions, ops.reminder_holds,"
         " ops.reminder_tasks, ops.duplicate_merges, ops.duplicate_pairs to kontor_retention"
     ),
 )
