@@ -24,7 +24,16 @@ from tasks.feeds.code_lists import codes_of
 from tasks.feeds.contracts import Column, Dialect, FeedContract
 from tasks.feeds.reading import RawTable, TotalsRow
 from tasks.feeds.shaping import compose, derive, fill_down, pad_gtin
-from tasks.feeds.values import MONEY_DIGITS, MONEY_SCALE, RATE_DIGITS, RATE_SCALE, Failure, constant_value, parser_for
+from tasks.feeds.values import (
+    MONEY_DIGITS,
+    MONEY_SCALE,
+    RATE_DIGITS,
+    RATE_SCALE,
+    Failure,
+    constant_value,
+    currencies_named,
+    parser_for,
+)
 
 MONEY_TYPE = pa.decimal128(MONEY_DIGITS, MONEY_SCALE)
 ARROW_TYPES: Mapping[str, pa.DataType] = {
@@ -87,6 +96,7 @@ def cast_table(raw: RawTable, contract: FeedContract) -> CastTable:
     cast = {column.name: _cast_column(raw, column, contract.dialect, numbers, problems) for column in contract.columns}
     cast = _shape(_fill(_fill_down(cast, contract), contract), contract)
     problems += _missing(raw, contract, cast, numbers)
+    problems += _contradicted(raw, contract, cast, numbers)
     arrays = _signed({name: item.values for name, item in cast.items()}, contract)
     table = pa.table({**{name: arrays[name] for name in contract.column_names}, "row_number": numbers})
     found = pa.concat_tables(problems)
@@ -139,6 +149,40 @@ def currency_of_totals(cells: Mapping[str, str], contract: FeedContract) -> str 
         codes = [word for word in (cell, *words) if word in codes_of("iso4217")]
         return codes[0] if codes else None
     return None
+
+
+def _contradicted(
+    raw: RawTable, contract: FeedContract, cast: Mapping[str, _Cast], numbers: pa.Array
+) -> Iterator[pa.Table]:
+    """Yield a problem for every amount that is written in another currency than the row's: one of the two is wrong."""
+    if "currency" not in cast:
+        return
+    currencies = cast["currency"].values
+    for column in contract.columns:
+        if column.kind != "money" or column.name not in raw.columns or column.constant is not None:
+            continue
+        cells = shown_array(_array(raw.frame[column.name]))
+        marked = pc.fill_null(pc.match_substring_regex(cells, r"[^0-9.,'’\s()+\-\x{00a0}\x{202f}]"), False)
+        marked = pc.and_(marked, pc.invert(cast[column.name].failed))
+        if not pc.any(marked).as_py():
+            continue
+        written, meant = cells.filter(marked), currencies.filter(marked)
+        pairs = pc.binary_join_element_wise(written, pc.fill_null(meant, ""), "\x1f").dictionary_encode()
+        told = [_other_currency(*pair.rsplit("\x1f", 1)) for pair in pairs.dictionary.to_pylist()]
+        reasons = pa.array(told, pa.string()).take(pairs.indices)
+        bad = reasons.is_valid()
+        if pc.any(bad).as_py():
+            codes = pa.repeat(pa.scalar("other_currency"), pc.sum(bad).as_py())
+            rows = numbers.filter(marked).filter(bad)
+            yield _problems(raw, column.name, rows, written.filter(bad), codes, reasons.filter(bad))
+
+
+def _other_currency(written: str, currency: str) -> str | None:
+    """The words of the problem where an amount names currencies of which the row's is none; None where it may be."""
+    named = currencies_named(written)
+    if not currency or not named or currency in named:
+        return None
+    return f"is written in {' or '.join(named)}, but the row's currency is {currency}"
 
 
 def _array(series: pd.Series[Any]) -> pa.Array:

@@ -37,6 +37,17 @@ _SEVERITIES = ("error", "warning", "warn", "off")
 _LONGEST_CHAIN = 8
 # The id names a folder of the archive; names of columns and checks stand in statements as they are.
 _ID = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+# Reserved by PostgreSQL (its documentation, appendix C), and what stands beside the columns where a check is asked.
+_RESERVED_WORDS = """
+all analyse analyze and any array as asc asymmetric authorization binary both case cast check collate collation column
+concurrently constraint create cross current_catalog current_date current_role current_schema current_time
+current_timestamp current_user default deferrable desc distinct do else end except false fetch for foreign freeze from
+full grant group having ilike in initially inner intersect into is isnull join lateral leading left like limit localtime
+localtimestamp natural not notnull null offset on only or order outer overlaps placing primary references returning
+right select session_user similar some symmetric system_user table tablesample then to trailing true union unique user
+using variadic verbose when where window with row_number as_of ctid xmin xmax cmin cmax tableoid
+"""
+RESERVED = frozenset(_RESERVED_WORDS.split())
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _QUOTED = re.compile(r"""'(?:[^']|'')*'|["](?:[^"]|"")*["]""")
 _OTHER_QUOTING = re.compile(r"(?<![^\W\d])e•|['\"$]", re.IGNORECASE)  # it would hide the rest from what follows
@@ -217,6 +228,8 @@ def _own_defects(document: Mapping[str, Any]) -> Iterable[str]:
             where = f"schema[{number}].properties {item.get('name')!r}"
             if not _NAME.fullmatch(str(item.get("name"))):
                 yield f"{where}, name: found {item.get('name')!r}; expected {_NAME.pattern}, it stands in SQL"
+            elif item.get("name") in RESERVED:
+                yield f"{where}, name: found a word that means something else where checks are made; expected another"
             yield from defects_of(where, item.get("customProperties", ()), COLUMN_PROPERTIES)
         for check in schema.get("quality", ()):
             yield from _check_defects(f"schema[{number}].quality {check.get('name')!r}", check)

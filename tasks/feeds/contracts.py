@@ -101,6 +101,9 @@ class Dialect:
     file_format: str = "table"
     encodings: tuple[str, ...] = ("utf-8",)
     delimiter: str = "auto"
+    quote: str | None = '"'
+    escape: str | None = None
+    skip_initial_space: bool = False
     decimal: str = "auto"
     thousands: tuple[str, ...] = ()
     sheet: str | int | None = None
@@ -293,6 +296,9 @@ def _dialect(custom: Mapping[str, Any]) -> Dialect:
         file_format=str(custom.get("format", default.file_format)),
         encodings=tuple(custom.get("encodings", default.encodings)),
         delimiter=str(custom.get("delimiter", default.delimiter)),
+        quote=_character(custom.get("quote", default.quote)),
+        escape=_character(custom.get("escape", default.escape)),
+        skip_initial_space=bool(custom.get("skipInitialSpace", False)),
         decimal=str(custom.get("decimal", default.decimal)),
         thousands=tuple(custom.get("thousands", default.thousands)),
         sheet=custom.get("sheet"),
@@ -303,6 +309,10 @@ def _dialect(custom: Mapping[str, Any]) -> Dialect:
         excel_serial_dates=bool(custom.get("excelSerialDates", False)),
         excel_epoch=int(custom.get("excelEpoch", default.excel_epoch)),
     )
+
+
+def _character(value: str | None) -> str | None:
+    return None if value == "none" else value
 
 
 def _as_of(custom: Mapping[str, Any]) -> AsOfRule:

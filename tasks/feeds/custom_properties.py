@@ -74,9 +74,17 @@ SHEET: Rule = (
 )
 ENCODINGS: Rule = (_is_encodings, "a list of encodings that Python knows, such as utf-8, windows-1251")
 
+CHARACTER_OR_NONE: Rule = (
+    lambda value: value == "none" or (isinstance(value, str) and len(value) == 1 and not value.isspace()),
+    "one character, or none",
+)
+
 DIALECT: Mapping[str, Rule] = {
     "encodings": ENCODINGS,
     "delimiter": _one_of("auto", ",", ";", "\t", "|"),
+    "quote": CHARACTER_OR_NONE,
+    "escape": CHARACTER_OR_NONE,
+    "skipInitialSpace": TRUTH,
     "decimal": _one_of("auto", ".", ","),
     "thousands": TEXTS,
     "dateFormats": FORMATS,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +28,42 @@ _END = "\x1eend of file\x1e"  # a last record of our own: where it is not found 
 
 
 class NotText(Exception):
-    """The bytes are not a text file that the contract can read; the message says why."""
+    """The bytes are not a text file that the contract can read; the message says why, ``hint`` what would help."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+@dataclass(frozen=True)
+class Quoting:
+    """How cells that hold the delimiter are written: in quotation marks that double inside, or as a contract says."""
+
+    quote: str | None = '"'
+    escape: str | None = None
+    skip_initial_space: bool = False
+
+    @classmethod
+    def of(cls, dialect: Dialect) -> Quoting:
+        """The quoting that a contract's dialect names."""
+        return cls(dialect.quote, dialect.escape, dialect.skip_initial_space)
+
+    def reader(self, lines: Iterable[str], delimiter: str, *, strict: bool = False) -> Iterator[list[str]]:
+        """The records of these lines."""
+        return csv.reader(
+            lines,
+            delimiter=delimiter,
+            quotechar=self.quote,
+            quoting=csv.QUOTE_MINIMAL if self.quote else csv.QUOTE_NONE,
+            # With an escape, a quotation mark inside a cell is escaped and never doubled.
+            doublequote=self.escape is None,
+            escapechar=self.escape,
+            skipinitialspace=self.skip_initial_space,
+            strict=strict,
+        )
+
+
+USUAL = Quoting()
 
 
 @dataclass(frozen=True)
@@ -39,6 +74,7 @@ class DelimitedText:
     delimiter: str
     encoding: str
     utf8: bytes | None = None
+    quoting: Quoting = USUAL
 
     @property
     def sheet(self) -> str | None:
@@ -54,7 +90,7 @@ class DelimitedText:
         """Return the first records; fewer where the text cannot be cut into records."""
         rows: list[list[str]] = []
         try:
-            for record, _ in _records(self.text, self.delimiter):
+            for record, _ in _records(self.text, self.delimiter, self.quoting):
                 rows.append(record)
                 if len(rows) >= depth:
                     break
@@ -68,7 +104,9 @@ class DelimitedText:
         Raises:
             NotText: a quotation mark is opened and never closed, or the records cannot be parsed at all.
         """
-        offset = _offset_after(self.text, self.delimiter, header_row)
+        offset = _offset_after(self.text, self.delimiter, header_row, self.quoting)
+        if self.quoting != USUAL:
+            return _parse_record_by_record(self.text[offset:], self.delimiter, header_row, width, self.quoting)
         if self.utf8 is None:
             below = memoryview(self.text[offset:].encode())
         else:  # the bytes of the file are what Arrow wants, so they are not written a second time
@@ -110,7 +148,7 @@ def delimiters(dialect: Dialect) -> Sequence[str]:
     return DELIMITERS if dialect.delimiter == "auto" else (dialect.delimiter,)
 
 
-def _records(text: str, delimiter: str) -> Iterator[tuple[list[str], int]]:
+def _records(text: str, delimiter: str, quoting: Quoting) -> Iterator[tuple[list[str], int]]:
     """Yield each record with the number of characters consumed up to its end."""
     consumed = 0
 
@@ -120,15 +158,35 @@ def _records(text: str, delimiter: str) -> Iterator[tuple[list[str], int]]:
             consumed = line.end()
             yield line[0]
 
-    for record in csv.reader(lines(), delimiter=delimiter):
+    for record in quoting.reader(lines(), delimiter):
         yield record, consumed
 
 
-def _offset_after(text: str, delimiter: str, record_count: int) -> int:
-    for number, (_, consumed) in enumerate(_records(text, delimiter), start=1):
+def _offset_after(text: str, delimiter: str, record_count: int, quoting: Quoting) -> int:
+    for number, (_, consumed) in enumerate(_records(text, delimiter, quoting), start=1):
         if number == record_count:
             return consumed
     return len(text)
+
+
+def _parse_record_by_record(text: str, delimiter: str, header_row: int, width: int, quoting: Quoting) -> Body:
+    """The records of an unusual dialect, which Arrow cannot read: five times slower, and just as exact."""
+    straight: list[list[str]] = []
+    ragged: dict[int, RaggedRow] = {}
+    lines = (line[0] for line in _LINE.finditer(text))
+    try:
+        for number, record in enumerate(quoting.reader(lines, delimiter, strict=True), start=header_row + 1):
+            if len(record) == width:
+                straight.append(record)
+            elif not record:  # a blank line: a row without content, as everywhere else
+                straight.append([""] * width)
+            else:
+                ragged[number] = RaggedRow(width, tuple(record))
+    except csv.Error as error:
+        raise NotText(f"its records cannot be told apart by the contract's quote and escape ({error})") from error
+    columns = [pa.array([row[position] for row in straight], pa.string()) for position in range(width)]
+    marked = any(mark in text for mark in TAGS)
+    return _with_ragged(columns, header_row, ragged, width, marked=marked)
 
 
 def _parse(below: memoryview, delimiter: str, header_row: int, width: int) -> Body:

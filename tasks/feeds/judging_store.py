@@ -58,7 +58,11 @@ def decide_fates(
     failures = _failed_checks(connection, rows, staged.as_of, contract.checks)
     reasons += [_reason_of_check(failure, raw) for failure in failures if failure.check.severity == "error"]
     if _keys_repeat(cast.frame, contract):
-        reasons += _key_collisions(connection, staged, contract, raw)
+        collisions, spare = _key_collisions(connection, staged, contract, raw)
+        if contract.duplicate_rows == "keep_last":
+            # The last row alone speaks for its item, also where an earlier one of them cannot be read.
+            reasons = [reason for reason in reasons if reason["row_number"] not in spare]
+        reasons += collisions
     if staged.feed == "organizations":
         reasons += _blocked_duplicates(connection, staged, raw)
     if contract.no_overlap is not None and set(contract.no_overlap) & set(raw.columns):
@@ -111,7 +115,9 @@ def _failed_checks(connection: Connection, rows: str, as_of: date, checks: Seque
     """Run all checks of the contract in one pass; a check whose value is unknown holds."""
     if not checks:
         return []
-    flags = ", ".join(f"coalesce(not ({check.sql}), false) as check_{place}" for place, check in enumerate(checks))
+    # A colon in a check is the check's own, as in '10:30' or a cast; it names no parameter of ours.
+    sqls = [check.sql.replace(":", "\\:") for check in checks]
+    flags = ", ".join(f"coalesce(not ({sql}), false) as check_{place}" for place, sql in enumerate(sqls))
     columns = sorted({column for check in checks for column in check.columns})
     values = ", ".join(f"{column}::text as {column}" for column in columns)
     found = connection.execute(
@@ -154,8 +160,10 @@ def _keys_repeat(frame: pd.DataFrame, contract: FeedContract) -> bool:
     return bool(pc.count_distinct(joined, mode="only_valid").as_py() < len(joined) - joined.null_count)
 
 
-def _key_collisions(connection: Connection, staged: StagedFile, contract: FeedContract, raw: RawTable) -> list[Reason]:
-    """Rows of this file that claim the same key, each with the other's address; harmless copies are set aside."""
+def _key_collisions(
+    connection: Connection, staged: StagedFile, contract: FeedContract, raw: RawTable
+) -> tuple[list[Reason], set[int]]:
+    """Rows of this file that claim the same key, each with the other's address, and the copies that are set aside."""
     key = ", ".join(contract.key)
     present = " and ".join(f"{column} is not null" for column in contract.needed_key)
     same = _same_key("s", "r", contract)
@@ -179,7 +187,7 @@ def _key_collisions(connection: Connection, staged: StagedFile, contract: FeedCo
         else:
             spare += [row for row in group.rows if row != keep]
     _set_aside(connection, spare)
-    return reasons
+    return reasons, set(spare)
 
 
 def _same_key(one: str, other: str, contract: FeedContract, without: Sequence[str] = ()) -> str:

@@ -10,7 +10,7 @@ import codecs
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from tasks.feeds.cells import BLANKS, DATE, letter, shown, storable
 from tasks.feeds.code_lists import spellings_of
 from tasks.feeds.contracts import FeedContract
 from tasks.feeds.dates import LANGUAGES
-from tasks.feeds.delimited import DelimitedText, NotText, decodings, delimiters
+from tasks.feeds.delimited import DelimitedText, NotText, Quoting, decodings, delimiters
 from tasks.feeds.folding import fold, fold_words
 from tasks.feeds.grids import Body, Grid, RaggedRow
 from tasks.feeds.headings import HeaderMatch, alias_ranks, match_header
@@ -100,7 +100,7 @@ def read_table(path: Path, contract: FeedContract) -> RawTable:
         with PanicIsRefusal():
             return _table(path, contract, _choose(path, list(_grids(path, contract)), contract))
     except (NotText, NotAWorkbook) as reason:
-        hint = _WITHOUT_PASSWORD if "password" in str(reason) else _SAVE_AS
+        hint = getattr(reason, "hint", "") or (_WITHOUT_PASSWORD if "password" in str(reason) else _SAVE_AS)
         raise FileRefused(path.name, [str(reason)], hint=hint) from reason
 
 
@@ -186,17 +186,49 @@ def _texts(path: Path, contract: FeedContract) -> Iterator[Grid]:
     """Yield the ways to read a text file; the first encoding under which a header is recognised ends the search."""
     found = False
     ranks = alias_ranks(contract)
-    content = path.read_bytes()
+    content, quoting = path.read_bytes(), Quoting.of(contract.dialect)
     for encoding, text in decodings(content, contract.dialect):
         utf8 = content.removeprefix(codecs.BOM_UTF8) if encoding == "utf-8-sig" else None
-        grids = [DelimitedText(text, delimiter, encoding, utf8) for delimiter in delimiters(contract.dialect)]
+        grids = [DelimitedText(text, mark, encoding, utf8, quoting) for mark in delimiters(contract.dialect)]
         yield from grids
         found = True
         if any(_best_row(grid, contract, ranks).match.score[0] for grid in grids):
             return
     if not found:
         tried = ", ".join(dict.fromkeys(("utf-8", *contract.dialect.encodings)))
-        raise NotText(f"its bytes are not text in any encoding of the contract ({tried})")
+        raise NotText(
+            f"its bytes are not text in any encoding of the contract ({tried})", _code_page_hint(content, contract)
+        )
+
+
+# The code pages of the languages whose headings the contracts know; Windows programs write CSV in them.
+_CODE_PAGES = {
+    "windows-1250": "Polish and others",
+    "windows-1251": "Bulgarian and others",
+    "windows-1252": "Norwegian, Swedish and others",
+}
+
+
+def _code_page_hint(content: bytes, contract: FeedContract) -> str:
+    """What would make the file readable: the code pages under which most of its headings are known, and how to say so.
+
+    A code page cannot prove itself, so the sender or the contract must name it; where headings tell nothing, all are
+    named.
+    """
+    ranks, quoting = alias_ranks(contract), Quoting.of(contract.dialect)
+    found: dict[str, int] = {}
+    for name in _CODE_PAGES:
+        for encoding, text in decodings(content, replace(contract.dialect, encodings=(name,))):
+            grids = [DelimitedText(text, mark, encoding, None, quoting) for mark in delimiters(contract.dialect)]
+            found[name] = max(_best_row(grid, contract, ranks).match.score[1] for grid in grids)
+    best = [name for name, score in found.items() if score == max(found.values())]
+    if not best:
+        return ""
+    pages = " or ".join(f"{name} ({_CODE_PAGES[name]})" for name in best)
+    return (
+        f"It reads as {pages}. Save it as UTF-8 (in Excel: CSV UTF-8), or import it with a contract that extends "
+        f"{contract.name} and says `dialect: {{encodings: [{best[0]}]}}` among its customProperties."
+    )
 
 
 def _best_row(grid: Grid, contract: FeedContract, ranks: Mapping[str, tuple[str, int]]) -> _Choice:

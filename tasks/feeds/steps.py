@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 from configs.settings import Settings, load_settings
 from tasks.database import engine_for
 from tasks.errors import BadInput, KontorError, Locked, PartlyDone, UsageError
+from tasks.feeds.confined import warm_up
 from tasks.feeds.contracts import FeedContract, load_contract
 from tasks.feeds.guards import check_names
 from tasks.feeds.intake import (
@@ -126,6 +127,8 @@ def find_files(run: FeedRun, feeds: Sequence[str]) -> list[InboxFile]:
         ]
     else:
         there = find_inbox_files(run.settings.inbox_path, installed_contracts(run.settings.home, feeds))
+        if there:
+            warm_up()  # the reading process loads while the files are looked at
         found = settled_files(there)
         if len(found) < len(there):
             log_event("files_still_being_written", run_id=run.run.run_id, files=len(there) - len(found))

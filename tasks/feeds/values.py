@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import NamedTuple
 
@@ -174,6 +174,26 @@ def _rate(cell: str, column: Column, dialect: Dialect) -> Value | Failure:  # no
     if value != value.quantize(Decimal(1).scaleb(-RATE_SCALE), ROUND_HALF_EVEN):
         return Failure("too_precise", f"has more than {RATE_SCALE} decimals")
     return value
+
+
+_SIGNS: Mapping[str, tuple[str, ...]] = {
+    "€": ("EUR",),
+    "£": ("GBP",),
+    "$": ("USD", "CAD", "AUD", "NZD", "SGD", "HKD"),
+    "¥": ("JPY", "CNY"),
+    "zł": ("PLN",),
+    "zl": ("PLN",),
+    "kr": ("SEK", "NOK", "DKK", "ISK"),
+    "лв": ("BGN",),
+}
+
+
+def currencies_named(text: str) -> tuple[str, ...]:
+    """The currencies that an amount's text may mean: by a code of ISO 4217 or by a sign; none where it names none."""
+    codes = [word for word in re.findall(r"[A-Za-z]{3}", text) if word.upper() in codes_of("iso4217")]
+    if codes:
+        return (codes[0].upper(),)
+    return next((found for sign, found in _SIGNS.items() if sign in text.lower()), ())
 
 
 def parse_money(text: str, decimal: str, thousands: Sequence[str] = ()) -> Decimal | Failure:

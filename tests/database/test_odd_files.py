@@ -7,6 +7,7 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+import yaml
 from sqlalchemy import text
 
 from configs.settings import Settings
@@ -110,3 +111,60 @@ def test_flows_cannot_change_who_somebody_is_or_who_ran_what(kontor_settings: Se
         ):
             allowed = text("select has_column_privilege(:table, :column, 'update')")
             assert connection.scalar(allowed, {"table": table, "column": column}) is False, (table, column)
+
+
+def _own_contract(folder: Path, **custom: object) -> Path:
+    """A contract that extends open_items by these custom properties."""
+    document = {
+        "apiVersion": "v3.1.0",
+        "kind": "DataContract",
+        "id": "open_items_of_mine",
+        "version": "1.0.0",
+        "status": "active",
+        "customProperties": [{"property": name, "value": value} for name, value in custom.items()],
+        "schema": [
+            {
+                "name": "open_items",
+                "quality": [
+                    {
+                        "type": "custom",
+                        "engine": "kontor",
+                        "name": "no_hour",
+                        "implementation": {
+                            "sql": "note is null or (note <> 'at 10:30' and due_date >= '2000-01-01'::date)",
+                            "columns": ["note"],
+                            "reason": "it is timed",
+                        },
+                    }
+                ],
+            }
+        ],
+    }
+    path = folder / "open_items_of_mine.yaml"
+    path.write_text(yaml.safe_dump(document), encoding="utf-8")
+    return path
+
+
+def test_a_colon_in_a_check_is_a_colon(kontor_settings: Settings, tmp_path: Path) -> None:
+    """A check that holds a time of day or a cast is asked as it is written."""
+    books = Books(kontor_settings)
+    books.customers(tmp_path, ["C-1"])
+    contract = _own_contract(tmp_path, extends="open_items")
+    rows = [item("C-1", "A", 10, date(2026, 3, 1)), item("C-1", "B", 10, date(2026, 3, 1), note="at 10:30")]
+    outcome = books.take_in(write_csv(tmp_path / "open_items_2026-02-01.csv", rows), contract)
+    assert (outcome.inserted, outcome.quarantined) == (1, 1)
+    assert [row["code"] for row in books.read("select code from report.quarantine")] == ["no_hour"]
+
+
+def test_the_last_row_stands_where_an_earlier_one_cannot_be_read(kontor_settings: Settings, tmp_path: Path) -> None:
+    """With keep_last a broken earlier row of an item is set aside like any other, and the last one is what is owed."""
+    books = Books(kontor_settings)
+    books.customers(tmp_path, ["C-1"])
+    contract = _own_contract(tmp_path, extends="open_items", duplicateRows="keep_last")
+    due = date(2026, 3, 1)
+    first = [item("C-1", "A", 10, due), item("C-1", "Z", 1, due)]
+    books.take_in(write_csv(tmp_path / "open_items_2026-02-01.csv", first), contract)
+    second = [item("C-1", "A", "n/a", due), item("C-1", "A", 7, due), item("C-1", "Z", 1, due)]
+    outcome = books.take_in(write_csv(tmp_path / "open_items_2026-02-08.csv", second), contract)
+    assert (outcome.quarantined, outcome.updated, outcome.superseded) == (0, 1, 1)
+    assert {row["invoice_number"]: row["open_amount"] for row in books.open_on(date(2026, 2, 8))} == {"A": 7, "Z": 1}
