@@ -61,6 +61,7 @@ __all__ = [
     "Packed",
     "Packer",
     "deliver",
+    "inline_css",
     "message_id",
     "open_mailer",
     "own_people",
@@ -304,3 +305,20 @@ def _write_privately(folder: Path, name: str, content: bytes) -> Path:
             f"A mail cannot be written under {folder}: {error.strerror}.",
             hint="Free space or correct the rights there.",
         ) from error
+
+
+def inline_css(html: str) -> str:
+    """The HTML with its ``<style>`` rules written into the elements they speak of, as mail programs want it.
+
+    Rules that depend on the screen stay where they are. Nothing is fetched.
+    """
+    message = Message(html=html)
+    message.create_transformer(method="html")
+    message.transform(
+        load_images=False,
+        remove_unsafe_tags=False,
+        set_content_type_meta=False,
+        disable_validation=True,
+        strip_important=False,
+    )
+    return f"<!DOCTYPE html>\n{message.html}"
