@@ -78,6 +78,9 @@ class Settings(BaseSettings):
     mail_reply_to: str | None = Field(
         default=None, description="Where answers go when a customer's owner has no address; default KONTOR_MAIL_FROM."
     )
+    bounces: Path | None = Field(
+        default=None, description="Maildir into which returned mails are delivered; default KONTOR_HOME/bounces."
+    )
     dkim_key_file: Path | None = Field(
         default=None, description="Private key (PEM, readable by its owner alone) that signs mails; none: unsigned."
     )
@@ -106,7 +109,7 @@ class Settings(BaseSettings):
     )
     backup_pgbackrest_config: Path | None = Field(default=None, description="pgBackRest's own configuration file.")
 
-    @field_validator("home", "inbox", "smtp_ca_file", "dkim_key_file")
+    @field_validator("home", "inbox", "bounces", "smtp_ca_file", "dkim_key_file")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return value.expanduser().resolve() if value is not None else None
@@ -115,6 +118,11 @@ class Settings(BaseSettings):
     def inbox_path(self) -> Path:
         """The inbox folder, whether set or default."""
         return self.inbox or self.home / "inbox"
+
+    @property
+    def bounces_path(self) -> Path:
+        """The maildir of returned mails, whether set or default."""
+        return self.bounces or self.home / "bounces"
 
 
 def load_settings() -> Settings:

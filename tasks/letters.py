@@ -104,11 +104,12 @@ class Packed:
 def message_id(domain_of: str, *parts: object) -> str:
     """The Message-ID of the thing that ``parts`` name: always the same for the same parts and sender.
 
-    ``domain_of`` is the sender, as in ``Company <office@company.example>``.
+    ``domain_of`` is the sender, as in ``Company <office@company.example>``. It is short, because a header that must
+    be folded puts a space before the id, and some mail servers keep it.
     """
     name = ".".join(str(part) for part in parts)
     digest = hashlib.sha256(name.encode()).hexdigest()[:16]
-    readable = re.sub(r"[^A-Za-z0-9.-]+", "-", name)[:80].strip(".-")
+    readable = re.sub(r"[^A-Za-z0-9.-]+", "-", name)[:16].strip(".-")
     return f"<{readable}.{digest}@{checked_address(parseaddr(domain_of)[1]).rpartition('@')[2]}>"
 
 

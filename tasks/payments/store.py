@@ -9,6 +9,7 @@ end (see ``data_contracts/tables/crm.py``), so a snapshot that arrives late is s
                                                                        [19 Mar, …) 100.00
 
 Neighbouring states with the same content are one state, so the stored history is the same whatever the order.
+Mails that wait in the queue for what is settled now are cancelled in the same transaction (tasks/outbox_store.py).
 An item whose row stands in quarantine was listed, but nobody knows with what: its last known state goes on.
 """
 
@@ -20,6 +21,7 @@ from sqlalchemy import Connection, text
 
 from tasks.feeds.outcomes import Applied, StagedFile
 from tasks.feeds.staging_store import give_room
+from tasks.outbox_store import cancel_settled
 
 _CONTENT = "document_type, issued_on, due_on, currency, amount, open_amount, disputed, note"
 _STAGED_CONTENT = (
@@ -62,6 +64,7 @@ def apply_ledger(connection: Connection, staged: StagedFile) -> Applied:
         connection.execute(text("select crm.withdraw_ledger(cast(:feed_file_id as bigint))"), parameters)
     connection.execute(text(_REFRESH_LEDGER_INVOICES), parameters)
     connection.exec_driver_sql("drop table listed")
+    cancel_settled(connection, staged.feed_file_id)
     _request_classification(connection, staged)
     updated = int(written.updated)
     superseded = int(written.superseded)
@@ -190,6 +193,7 @@ def _apply_observations(connection: Connection, staged: StagedFile, *, complete:
         for table in ("crm.invoices", "crm.invoice_states"):
             connection.execute(text(_MOVE_TO_NEWER_REVISION.format(table=table)), parameters)
     _drop_temporary(connection)
+    cancel_settled(connection, staged.feed_file_id)
     _request_classification(connection, staged)
     rest = good - inserted - int(moved.updated)
     return Applied(

@@ -116,6 +116,15 @@ READINGS: Mapping[str, Reading] = {
         ),
         "amount",
     ),
+    "reminders": Reading(
+        "Reminders and what became of them",
+        "reminder_id desc",
+        (
+            "reminder_id", "as_of", "customer_number", "stage", "state", "state_reason", "recipient_email",
+            "invoice_numbers", "sent_at",
+        ),
+    ),
+    "reminder_deliveries": Reading("What the mail server answered", "delivery_id desc"),
     "quarantine": Reading(
         "Rows that could not be used",
         "as_of desc, file_name, row_number, cell",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -39,11 +39,12 @@ Clock = Callable[[], datetime]
 
 @dataclass
 class Sent:
-    """What became of the queue: mails by outcome, cancelled ones by the code of their reason, and the time it took."""
+    """What became of the queue: mails by outcome, others by the code of their reason; letters that failed; time."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
     cancelled: Counter[str] = field(default_factory=Counter)
     waiting: Counter[str] = field(default_factory=Counter)
+    unwritten: int = 0
     database_seconds: float = 0.0
 
     def counts(self) -> dict[str, int]:
@@ -73,6 +74,7 @@ class Sender:
         self._claim, self._clock = claim, clock
         self.sent = Sent()
         self._failures = self._unknown = 0
+        self._skipped: set[int] = set()  # mails whose invoices somebody else was holding
 
     def send_all(self, day: date, *, any_hour: bool, past_run: int | None) -> Sent:
         """Go through the queue until nothing is left that may leave now; returns what became of it."""
@@ -82,11 +84,11 @@ class Sender:
             begun = time.monotonic()
             batch = self._take(day, size, sorted(passed), any_hour=any_hour, past_run=past_run)
             if not batch.looked_at:
-                if not self._busy(passed) or rounds >= _BUSY_ROUNDS:
+                if not self._skipped or rounds >= _BUSY_ROUNDS:
                     return self.sent
                 rounds += 1
                 passed -= self._skipped
-                self._skipped = set()
+                self._skipped.clear()
                 time.sleep(_BUSY_PAUSE)
                 continue
             passed |= {*batch.waiting, *batch.busy}
@@ -94,11 +96,6 @@ class Sender:
             self._send(batch.cleared, day)
             took = max(time.monotonic() - begun, 1e-3)
             size = max(1, min(_LARGEST_BATCH, 2 * size, int(batch.looked_at * _BATCH_SECONDS / took)))
-
-    _skipped: set[int] = set()
-
-    def _busy(self, passed: set[int]) -> bool:
-        return bool(self._skipped & passed)
 
     def _take(self, day: date, size: int, passed: Sequence[int], *, any_hour: bool, past_run: int | None) -> Batch:
         begun = time.monotonic()
@@ -149,6 +146,7 @@ class Sender:
                 ready.append(_Ready(mail, letter.subject, self._mailer.pack(letter)))
             except KontorError as error:
                 left.remove(mail)
+                self.sent.unwritten += 1
                 outcomes.append(Outcome(mail.reminder_id, mail.attempt, "held", f"letter: {error.message}", None, None))
         return ready
 
@@ -225,8 +223,3 @@ def _untouched(mail: Cleared, now: datetime) -> Outcome:
 
 def _code(reason: str) -> str:
     return reason.partition(":")[0]
-
-
-def told(counts: Mapping[str, int]) -> str:
-    """Counts in one line, such as ``sent 12, deferred 1``; ``nothing`` where there are none."""
-    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items()) if count) or "nothing"

@@ -206,6 +206,22 @@ returning reminder_id
 """
 
 
+def cancel_past(connection: Connection, run_id: int, now: datetime) -> list[int]:
+    """Cancel the mails that a run has planned for a past day and nobody has approved; returns their ids."""
+    reason = "past_day: planned for a day that had passed"
+    ids = list(connection.scalars(text(_CANCEL_PAST), {"run_id": run_id, "now": now, "reason": reason}))
+    if ids:
+        connection.execute(text(_RELEASE_UNSENT), {"ids": ids, "now": now, "reason": reason})
+    return ids
+
+
+_CANCEL_PAST = """
+update outbox.reminders set state = 'cancelled', state_reason = :reason, updated_at = :now
+where run_id = :run_id and state = 'planned'
+returning reminder_id
+"""
+
+
 # --- what a person decides --------------------------------------------------------------------------------------------
 
 

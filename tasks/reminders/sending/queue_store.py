@@ -94,7 +94,7 @@ def take_batch(
         Refused: another run has taken over, because the database lost sight of this one; nothing is claimed.
     """
     _stand_in_the_ledger(connection, claim)
-    chosen = _choose(connection, now, size, passed, any_hour=any_hour, past_run=past_run)
+    chosen = next_mails(connection, now, size, passed, any_hour=any_hour, past_run=past_run)
     if not chosen:
         return Batch((), {}, {}, (), 0)
     free = _lock_invoices(connection, chosen)
@@ -134,10 +134,10 @@ def _stand_in_the_ledger(connection: Connection, claim: Claim) -> None:
 # --- choosing and locking ---------------------------------------------------------------------------------------------
 
 
-def _choose(
+def next_mails(
     connection: Connection, now: datetime, size: int, passed: Sequence[int], *, any_hour: bool, past_run: int | None
 ) -> list[int]:
-    """The next mails that may be looked at; nothing is locked yet."""
+    """The next mails of the queue that may be looked at at this instant; nothing is locked yet."""
     windows = connection.execute(text(_WINDOWS)).all()
     is_open = {row.country: _within(row, now) for row in windows}
     values = {
@@ -279,19 +279,10 @@ def _begin_sending(
     return {row.reminder_id: row.thread_message_id for row in connection.execute(text(_BEGIN_SENDING), values)}
 
 
-# The thread of a mail is the first mail that spoke of one of its items.
 _BEGIN_SENDING = """
 update outbox.reminders r
 set state = 'sending', state_reason = null, claimed_by = :claimed_by, claimed_at = :now, updated_at = :now,
-    attempts = r.attempts + 1, next_attempt_at = null, message_id = g.message_id,
-    thread_message_id = (
-        select coalesce(e.thread_message_id, e.message_id)
-        from outbox.reminder_items mine
-        join outbox.reminder_items theirs on theirs.invoice_id = mine.invoice_id
-        join outbox.reminders e on e.reminder_id = theirs.reminder_id
-        where mine.reminder_id = r.reminder_id and mine.released_at is null
-          and e.reminder_id <> r.reminder_id and e.state = 'sent'
-        order by e.sent_at limit 1)
+    attempts = r.attempts + 1, next_attempt_at = null, message_id = g.message_id
 from unnest(cast(:ids as bigint[]), cast(:message_ids as text[])) as g (reminder_id, message_id)
 where r.reminder_id = g.reminder_id
 returning r.reminder_id, r.thread_message_id
