@@ -13,7 +13,9 @@ import typer
 from flows.commands.reminders import Reason, change, reminders
 from flows.commands.screen import out, say, settings_in_force
 
-Mails = Annotated[list[int], typer.Argument(metavar="MAIL...", help="Their numbers; `kontor report reminders` has them.")]
+Mails = Annotated[
+    list[int], typer.Argument(metavar="MAIL...", help="Their numbers; `kontor report reminders` has them.")
+]
 
 
 class Arrived(StrEnum):
@@ -60,7 +62,9 @@ def hold_mail(mails: Mails, reason: Reason) -> None:
 
     now, author = datetime.now(UTC), getpass.getuser()
     _tell(
-        "held", mails, change(lambda c: outbox_store.hold_mails(c, mails, author=author, reason=reason.strip(), now=now))
+        "held",
+        mails,
+        change(lambda c: outbox_store.hold_mails(c, mails, author=author, reason=reason.strip(), now=now)),
     )
 
 
@@ -124,7 +128,7 @@ def _tell(verb: str, wanted: Sequence[int], changed: Sequence[int]) -> None:
         out().print(f"{verb.capitalize()}: {', '.join(map(str, sorted(changed)))}.")
     if left and not changed:
         raise Refused(
-            f"None of the mails {', '.join(map(str, left))} could be {verb}: they are in another state, or there are none.",
+            f"None of the mails {', '.join(map(str, left))} could be {verb}: they stand in another state.",
             hint="`kontor report reminders` shows the mails and their states.",
         )
     if left:
