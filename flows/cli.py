@@ -20,10 +20,10 @@ from flows.commands import (
     erase,
     feeds,
     history,
+    outbox,
     quality,
     quarantine,
     reading,
-    reminders,
     retention,
     servers,
     standing,
@@ -54,7 +54,7 @@ app.add_typer(history.history, name="history", rich_help_panel=ANSWERS)
 app.add_typer(quality.quality, name="quality", rich_help_panel=ANSWERS)
 app.add_typer(duplicates.duplicates, name="duplicates", rich_help_panel=ANSWERS)
 app.add_typer(retention.retention, name="retention", rich_help_panel=WORK)
-app.add_typer(reminders.reminders, name="reminders", rich_help_panel=REMINDING)
+app.add_typer(outbox.reminders, name="reminders", rich_help_panel=REMINDING)
 app.command(rich_help_panel=WORK)(erase.erase)
 app.add_typer(erase.subject, name="subject", rich_help_panel=WORK)
 app.command(rich_help_panel=WORK)(taking_in.run)

@@ -1,9 +1,9 @@
 """Remind customers of what they owe, and never of what they have paid.
 
-Does:            decides about every customer with something overdue, and reserves the mails that follow from it.
-Reads:           open items, received money, contacts and their roles, holds, payer classes, rules, earlier reminders.
-Writes:          one decision per customer and day, planned mails with their reserved items, tasks for people.
-Outside effects: none in a dry run, which is the default; else what is planned may be sent.
+Does:            decides about every customer with something overdue, reserves the mails, and sends what still holds.
+Reads:           open items, received money, contacts and their roles, holds, payer classes, rules, returned mails.
+Writes:          one decision per customer and day, mails with their items and the server's answers, tasks for people.
+Outside effects: none in a dry run, which is the default; with --live mails leave, in mail mode live or redirect only.
 A second run:    changes nothing; a killed run is made up for by the next one; no invoice gets a stage twice.
 Runbook:         docs/runbooks/overdue_reminders.md
 """
@@ -12,6 +12,15 @@ from __future__ import annotations
 
 from tasks.reminders.parameters import ReminderParameters
 from tasks.reminders.plan_steps import conclude_plan, open_reminder_run, plan_and_reserve, report_plan
+from tasks.reminders.sending.steps import (
+    clear_up_queue,
+    conclude_sending,
+    keep_past_mails_back,
+    report_sending,
+    require_rules,
+    send_mails,
+    tell_finance,
+)
 from tasks.steps import business_flow
 
 TRY_TODAY = ReminderParameters()
@@ -19,12 +28,23 @@ TRY_TODAY = ReminderParameters()
 
 @business_flow()
 def overdue_reminders(parameters: ReminderParameters = TRY_TODAY) -> dict[str, int]:
-    """Plan the day's reminders and return the counts of decisions and of what was written."""
+    """Plan the day's reminders, send what still holds, and return the counts of decisions and of mails."""
     with open_reminder_run("overdue_reminders", parameters) as run:
+        # Check: is the data fit to write to people about; which mails came back, and which got lost on the way.
+        require_rules(run)
+        clear_up_queue(run)
+
         # Decide: one decision per customer, with its reason; reserve what is to be sent.
         planned = plan_and_reserve(run)
-
-        # Report: who is reminded and why the others are not; a run that the brake stopped ends failed.
         report_plan(run, planned)
         conclude_plan(planned)
-        return {**planned.decisions, **planned.written}
+
+        # Send: finance reads first; every mail passes the gate; answers are written down as they come.
+        keep_past_mails_back(run)
+        tell_finance(run)
+        sent = send_mails(run)
+
+        # Report: what became of every mail; a run that lost sight of one ends partly done.
+        report_sending(run, sent)
+        conclude_sending(sent)
+        return {**planned.decisions, **planned.written, **sent.counts()}

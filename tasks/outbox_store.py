@@ -30,7 +30,7 @@ where r.state in ('planned', 'held', 'approved', 'deferred') and i.released_at i
 """
 _RELEASE_SETTLED = """
 with still_open as materialized (
-    select o.invoice_id from crm.open_items_at(ops.business_today()) o
+    select o.invoice_id from crm.balances_at(ops.business_today()) o
     where o.invoice_id = any(:ids) and o.open_amount > 0
 ), waiting as (
     -- The mails first: one that a sender is just taking is waited for, and then seen as being sent.

@@ -13,6 +13,8 @@ import typer
 from flows.commands.reminders import Reason, change, reminders
 from flows.commands.screen import out, say, settings_in_force
 
+__all__ = ["reminders"]
+
 Mails = Annotated[
     list[int], typer.Argument(metavar="MAIL...", help="Their numbers; `kontor report reminders` has them.")
 ]

@@ -124,7 +124,7 @@ def release(
 
     now = datetime.now(UTC)
     author = getpass.getuser()
-    kind = _change(lambda connection: release_hold(connection, hold_id, author=author, reason=reason, now=now))
+    kind = change(lambda connection: release_hold(connection, hold_id, author=author, reason=reason, now=now))
     out().print(f"Hold {hold_id} ({kind}) is released.")
 
 
@@ -141,7 +141,7 @@ def _hold(
 
     today = today_in(settings_in_force())
     wanted = NewHold(kind, customer, today, getpass.getuser(), reason, until, invoice, amount, currency)
-    hold_id = _change(lambda connection: insert_hold(connection, wanted))
+    hold_id = change(lambda connection: insert_hold(connection, wanted))
     reach = f"through {until}" if until is not None else "until it is released"
     out().print(f"Hold {hold_id} ({kind}) stands on customer {customer} from today {reach}.")
 
@@ -155,7 +155,8 @@ def _amount(text: str | None) -> Decimal | None:
         raise typer.BadParameter(f"{text!r} is not an amount; expected digits such as 1250.00.") from None
 
 
-def _change(change: Callable[[Connection], T]) -> T:
+def change(change: Callable[[Connection], T]) -> T:
+    """Make a change in one transaction and return what it returns; the database is started where it is not up."""
     from tasks.stack import connected, ensure_database
 
     settings = settings_in_force()

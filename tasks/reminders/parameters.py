@@ -14,3 +14,7 @@ class ReminderParameters(BaseModel):
 
     as_of: date | None = Field(default=None, description="Business date to plan for; empty means today.")
     dry_run: bool = Field(default=True, description="Plan and show, but keep nothing and send nothing.")
+    allow_past: bool = Field(
+        default=False, description="Send also what is planned for a past day; without it such a run never sends."
+    )
+    any_hour: bool = Field(default=False, description="Send outside the customers' office hours too.")

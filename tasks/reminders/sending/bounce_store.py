@@ -59,7 +59,7 @@ def apply_bounce(connection: Connection, bounce: Bounce, now: datetime) -> str:
     """Write a bounce down beside the mail it speaks of; returns ``hard``, ``soft``, ``known`` or ``other`` (not ours).
 
     A hard one marks the mail as bounced and its address as dead, and asks for a person; from then on the next contact
-    by rank is written to. A soft one is counted; three of them, without an end in between, do the same to the address.
+    by rank is written to. A soft one is counted; the third does the same to the address.
     The invoice's stage stays used up: the mail was taken once.
     """
     found = connection.execute(text(_FIND), {"ids": list(bounce.message_ids)}).first()
@@ -80,7 +80,8 @@ def apply_bounce(connection: Connection, bounce: Bounce, now: datetime) -> str:
         connection.execute(text(_MARK_BOUNCED), {**values, "reason": f"bounced: {bounce.status} {bounce.said}"})
         give_up(connection, [found.reminder_id], f"the mail came back with status {bounce.status}", now)
         return "hard"
-    connection.execute(text(_COUNT_SOFT), values)
+    if int(connection.scalar(text(_COUNT_SOFT), values) or 0) == SOFT_BOUNCES_ENOUGH:
+        give_up(connection, [found.reminder_id], f"mail came back {SOFT_BOUNCES_ENOUGH} times", now)
     return "soft"
 
 
@@ -103,4 +104,5 @@ _COUNT_SOFT = """
 insert into outbox.suppressions (email, kind, since, reason)
 values (lower(trim(:email)), 'soft_bounce', :now, 'the mail server could not deliver for now')
 on conflict (email, kind) where until is null do update set count = suppressions.count + 1
+returning count
 """

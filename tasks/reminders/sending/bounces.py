@@ -100,7 +100,7 @@ def _status(text: str) -> str:
     """``5.1.1`` of a Status line before one in prose, else the reply code as ``5.0.0``; empty where nothing is said."""
     lines = re.findall(r"(?im)^status:\s*([245]\.\d{1,3}\.\d{1,3})", text)
     if lines:
-        return max(lines, key=lambda line: line.startswith("5"))
+        return str(max(lines, key=lambda line: str(line).startswith("5")))
     found = _STATUS.search(text)
     if found:
         return found.group()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from datetime import date
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -40,7 +40,7 @@ order by reminder_id, due_on, invoice_id
 
 
 def read_facts(
-    connection: Connection, rows: Sequence[Row[Any]], queue: Mapping[int, Queued], day: date
+    connection: Connection, rows: Sequence[Row[Any]], queue: Mapping[int, Queued], day: date, now: datetime
 ) -> dict[int, Facts]:
     """What is true now for each of these mails, in a handful of statements for all of them."""
     organizations = sorted({row.organization_id for row in rows})
@@ -61,7 +61,7 @@ def read_facts(
         )
     }
     emails = [row.recipient_email.strip().lower() for row in rows]
-    suppressed = {row.email: row.kind for row in connection.execute(text(_SUPPRESSED), {"emails": emails})}
+    suppressed = {row.email: row.kind for row in connection.execute(text(_SUPPRESSED), {"emails": emails, "now": now})}
     invoice_ids = [item.invoice_id for mail in queue.values() for item in mail.items]
     unresolved = frozenset(connection.scalars(text(_UNRESOLVED), {"ids": invoice_ids}))
     fresh = {row.source: row.newest for row in connection.execute(text(_FRESH), {"day": day})}
@@ -85,10 +85,18 @@ def read_facts(
     }
 
 
+# As crm.balances_at has it, for these customers alone: accounting's word less what was matched after it.
 _OPEN_ITEMS = """
 select i.organization_id, i.invoice_id, i.invoice_number, i.source, i.document_type = 'credit_note', i.issued_on,
-       i.due_on, i.currency, i.amount, i.open_amount, i.disputed
-from crm.open_items_at(:day) i where i.organization_id = any(:organizations)
+       i.due_on, i.currency, i.amount,
+       i.open_amount - coalesce((
+           select sum(a.amount) from crm.allocations a
+           where a.invoice_id = i.invoice_id and a.allocated_on <= :day
+             and a.allocated_on > coalesce(f.newest_as_of, '-infinity')), 0),
+       i.disputed
+from crm.open_items_at(:day) i
+left join crm.freshness_at(:day) f on f.source = i.source
+where i.organization_id = any(:organizations)
 order by i.due_on, i.invoice_id
 """
 _HOLDS = """
@@ -98,8 +106,10 @@ where organization_id = any(:organizations) and valid @> cast(:day as date) and 
 _UNMATCHED = """
 select p.organization_id, p.currency, sum(p.amount - coalesce(a.amount, 0)) as amount
 from crm.payments p
-left join lateral (select sum(amount) as amount from crm.allocations where payment_id = p.payment_id) a on true
-where p.organization_id = any(:organizations)
+left join lateral (
+    select sum(amount) as amount from crm.allocations
+    where payment_id = p.payment_id and allocated_on <= :day) a on true
+where p.organization_id = any(:organizations) and p.received_on <= :day
 group by p.organization_id, p.currency
 having sum(p.amount - coalesce(a.amount, 0)) > 0
 """
@@ -110,21 +120,16 @@ select c.contact_id, coalesce(c.email, '') as email, coalesce(c.first_name, '') 
              where r.contact_id = c.contact_id and r.valid @> cast(:day as date)) as roles
 from crm.contacts c where c.contact_id = any(:ids)
 """
-# One bounce that will not mend, a person's word or an erasure is enough; of soft ones it takes three.
 _SUPPRESSED = """
 select email, min(kind) as kind from outbox.suppressions
-where email = any(:emails) and until is null and (kind <> 'soft_bounce' or count >= 3)
+where email = any(:emails) and kind <> 'soft_bounce' and (until is null or until > :now)
 group by email
 """
 _UNRESOLVED = """
 select i.invoice_id from outbox.reminder_items i join outbox.reminders r using (reminder_id)
 where i.invoice_id = any(:ids) and i.released_at is null and r.state = 'unknown'
 """
-_FRESH = """
-select source, max(as_of) as newest from landing.feed_files
-where state = 'applied' and feed in ('open_items', 'settled_items') and as_of <= :day
-group by source
-"""
+_FRESH = "select source, newest_as_of as newest from crm.freshness_at(:day)"
 _RULES = """
 select r.reminder_id, p.rule_id as policy, p.remind, m.minimums, l.threshold as greatest_age,
        array(select c.role from rules.contact_routing c

@@ -100,7 +100,7 @@ def take_batch(
     free = _lock_invoices(connection, chosen)
     rows = _lock_mails(connection, free)
     queue = read_queued(connection, rows)
-    facts = read_facts(connection, rows, queue, day)
+    facts = read_facts(connection, rows, queue, day, now)
     verdicts = [judge(mail, facts[mail.reminder_id], day) for mail in queue.values()]
     _write_verdicts(connection, verdicts, now)
     going = {verdict.reminder_id: verdict for verdict in verdicts if verdict.action == "go"}

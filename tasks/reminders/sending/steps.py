@@ -6,8 +6,10 @@ from datetime import UTC, datetime
 
 from tasks.artifacts import markdown_table, summary
 from tasks.errors import PartlyDone
+from tasks.quality_gate import require_quality
 from tasks.reminders.plan_steps import ReminderRun
 from tasks.reminders.sending import outbox_store
+from tasks.reminders.sending.bounce_store import take_in_bounces
 from tasks.reminders.sending.delivery import Sent, send_queue
 from tasks.reminders.sending.queue_store import Claim
 from tasks.steps import READ_STEP, SEND_STEP, WRITE_STEP, log_event, publish_summary, step
@@ -17,9 +19,23 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
+@step(READ_STEP)
+def require_rules(run: ReminderRun) -> None:
+    """Nothing where the data is fit to write to people about; a dry run may look all the same.
+
+    Raises:
+        Refused: a rule of data quality that reminders require does not hold; nobody is written to.
+    """
+    if run.run.dry_run:
+        return
+    with run.engine.connect() as connection:
+        require_quality(connection, run.run.flow, run.run.as_of)
+
+
 @step(WRITE_STEP)
 def clear_up_queue(run: ReminderRun) -> dict[str, int]:
-    """Before anything is planned: what a dead run was sending is unknown from now on, what waited a week is cancelled.
+    """Before anything is planned: returned mails are taken in, what a dead run was sending is unknown from now on, and
+    what has waited for a week is cancelled.
 
     This run holds the flow's lock, so whoever was sending is dead.
     """
@@ -28,7 +44,12 @@ def clear_up_queue(run: ReminderRun) -> dict[str, int]:
     with run.engine.begin() as connection:
         dead = outbox_store.call_dead_unknown(connection, _now())
         expired = outbox_store.expire(connection, _now())
-    counts = {"mails_lost_sight_of": len(dead), "mails_expired": len(expired)}
+    bounces = take_in_bounces(run.engine, run.settings.bounces_path, _now())
+    counts = {
+        "mails_lost_sight_of": len(dead),
+        "mails_expired": len(expired),
+        "bounces": bounces["hard"] + bounces["soft"],
+    }
     log_event("queue_cleared_up", run_id=run.run.run_id, **counts)
     run.run.note({name: count for name, count in counts.items() if count})
     return counts
