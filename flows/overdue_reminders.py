@@ -19,8 +19,8 @@ from tasks.reminders.sending.steps import (
     report_sending,
     require_rules,
     send_mails,
-    tell_finance,
 )
+from tasks.reports.steps import tell_finance_first
 from tasks.steps import business_flow
 
 TRY_TODAY = ReminderParameters()
@@ -41,7 +41,8 @@ def overdue_reminders(parameters: ReminderParameters = TRY_TODAY) -> dict[str, i
 
         # Send: finance reads first; every mail passes the gate; answers are written down as they come.
         keep_past_mails_back(run)
-        tell_finance(run)
+        if planned.written.get("planned"):
+            tell_finance_first(run.engine, run.run.run_id, run.run.as_of)
         sent = send_mails(run)
 
         # Report: what became of every mail; a run that lost sight of one ends partly done.
