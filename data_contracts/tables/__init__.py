@@ -1,6 +1,7 @@
 """All tables of Kontor's database; importing this package fills :data:`metadata`."""
 
 from data_contracts.tables import (
+    alerts,
     backfills,
     backups,
     catalog,
@@ -20,6 +21,7 @@ from data_contracts.tables.base import SCHEMAS, metadata
 
 __all__ = [
     "SCHEMAS",
+    "alerts",
     "backfills",
     "backups",
     "catalog",

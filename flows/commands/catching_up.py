@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
+from zoneinfo import ZoneInfo
 
 if TYPE_CHECKING:
     from configs.settings import Settings
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 Rule = Literal["skip", "latest", "all"]
 MOST_RUNS = 100
+LOOK_BACK = timedelta(days=35)
 _TAG = re.compile(r"catchup:(?P<rule>skip|latest|all)(?::(?P<count>\d+)(?P<unit>[hd]))?")
 
 
@@ -82,7 +84,7 @@ async def _catch_up(deployments: Sequence[Deployment], newest: dict[str, datetim
         for deployment in deployments:
             known = await client.read_deployment_by_name(f"{deployment.name}/{deployment.name}")
             cancelled = await _cancel_late(client, known.id, now)
-            missed = await _missed(deployment, newest.get(deployment.name), now)
+            missed = _missed(deployment, newest.get(deployment.name), now)
             made_up = to_make_up(missed, rule_of(deployment.described["tags"]), now)
             for _ in made_up:
                 await client.create_flow_run_from_deployment(known.id, tags=["catch-up"])
@@ -91,22 +93,19 @@ async def _catch_up(deployments: Sequence[Deployment], newest: dict[str, datetim
     return said
 
 
-async def _missed(deployment: Deployment, since: datetime | None, now: datetime) -> list[datetime]:
+def _missed(deployment: Deployment, since: datetime | None, now: datetime) -> list[datetime]:
     """The times at which the deployment should have run after ``since``; none for a flow that has never run."""
+    from tasks.watch.schedules import due_times
+
     if since is None:
         return []
-    found: list[datetime] = []
+    after = max(since, now - LOOK_BACK)
+    found: set[datetime] = set()
     for item in deployment.described["schedules"]:
         if item.active:
-            found += await _dates(item.schedule, since, now)
-    return sorted({moment.astimezone(UTC) for moment in found if since < moment <= now})
-
-
-async def _dates(schedule: Any, since: datetime, now: datetime) -> list[datetime]:
-    from prefect.server.schemas.schedules import CronSchedule
-
-    cron = CronSchedule(cron=schedule.cron, timezone=schedule.timezone)
-    return list(await cron.get_dates(1000, start=max(since, now - timedelta(days=35)), end=now))
+            zone = ZoneInfo(item.schedule.timezone)
+            found |= set(due_times(item.schedule.cron, zone, after=after, until=now))
+    return sorted(found)
 
 
 async def _cancel_late(client: Any, deployment_id: Any, now: datetime) -> int:

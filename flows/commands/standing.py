@@ -9,7 +9,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 _LOOK_SECONDS = 1.0
 _SERVERS_EVERY = 5  # looks
+_DEAD_MAN_EVERY = 60
 _READY_SECONDS = 120.0
 
 
@@ -152,14 +154,27 @@ def _environment(settings: Settings) -> dict[str, str]:
 def _watch(settings: Settings, supervisor: Supervisor, stopped: threading.Event) -> None:
     """Keep everybody standing and show it, until told to stop; servers that died are started again."""
     with _live_view(settings, supervisor) as refresh:
-        looks = 0
+        looks, up_since = 0, datetime.now(UTC)
         while not stopped.wait(_LOOK_SECONDS):
             looks += 1
             if looks % _SERVERS_EVERY == 0:
                 _mend_servers(settings, supervisor)
+            if looks % _DEAD_MAN_EVERY == 0:
+                _ask_dead_man(settings, up_since)
             supervisor.keep_up(time.monotonic())
             if looks % _SERVERS_EVERY == 1:
                 refresh()
+
+
+def _ask_dead_man(settings: Settings, up_since: datetime) -> None:
+    """Sound the alarm where nobody watches the runs any more; a database that is away is mended elsewhere."""
+    from sqlalchemy.exc import DBAPIError
+
+    from tasks.errors import DependencyDown
+    from tasks.watch.dead_man import sound_if_silent
+
+    with suppress(DBAPIError, DependencyDown):
+        sound_if_silent(settings, up_since, datetime.now(UTC))
 
 
 def _mend_servers(settings: Settings, supervisor: Supervisor) -> None:

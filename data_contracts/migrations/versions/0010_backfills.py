@@ -1,6 +1,6 @@
-"""Backfills and their windows.
+"""Backfills and their windows; alerts about runs.
 
-Needed by ``kontor backfill`` and the flow of that name.
+Needed by ``kontor backfill``, the flow of that name and run_watch.
 Locks: creates new tables; the foreign key takes SHARE ROW EXCLUSIVE on ops.run_ledger for a moment.
 Interrupted: everything runs in one transaction, so an aborted run leaves nothing.
 """
@@ -23,6 +23,12 @@ def upgrade() -> None:
     """Create the tables; flows may write them, and delete nothing."""
     _create_backfills()
     _create_windows()
+    _create_alerts()
+    op.execute("grant select, insert on ops.alerts to kontor_flows")
+    op.execute(
+        "grant update (kind, cause, last_seen_at, told_at, cleared_at, told_cleared_at) on ops.alerts to kontor_flows"
+    )
+    op.execute("grant select, delete on ops.alerts to kontor_retention")
     op.execute("grant select, insert on ops.backfills, ops.backfill_windows to kontor_flows")
     op.execute("grant update (state, figures_after, ended_at, reprocess) on ops.backfills to kontor_flows")
     op.execute(
@@ -110,7 +116,42 @@ def _create_windows() -> None:
     op.create_index(op.f("backfill_windows_run_id_idx"), "backfill_windows", ["run_id"], schema="ops")
 
 
+def _create_alerts() -> None:
+    op.create_table(
+        "alerts",
+        sa.Column("alert_id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
+        sa.Column("fingerprint", sa.Text(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("flow", sa.Text(), nullable=False),
+        sa.Column("run_id", sa.BigInteger(), nullable=True),
+        sa.Column("cause", sa.Text(), nullable=False),
+        sa.Column("opened_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("last_seen_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("told_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("cleared_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("told_cleared_at", sa.DateTime(timezone=True), nullable=True),
+        sa.CheckConstraint(
+            "kind in ('late', 'missing', 'too_long', 'crashed', 'failed', 'idle', 'silent')",
+            name=op.f("alerts_kind_check"),
+        ),
+        sa.CheckConstraint("cleared_at >= opened_at", name=op.f("alerts_cleared_at_check")),
+        sa.ForeignKeyConstraint(["run_id"], ["ops.run_ledger.run_id"], name=op.f("alerts_run_id_fkey")),
+        sa.PrimaryKeyConstraint("alert_id", name=op.f("alerts_pkey")),
+        schema="ops",
+    )
+    op.create_index(
+        "alerts_open_key",
+        "alerts",
+        ["fingerprint"],
+        unique=True,
+        schema="ops",
+        postgresql_where=sa.text("cleared_at is null"),
+    )
+    op.create_index(op.f("alerts_run_id_idx"), "alerts", ["run_id"], schema="ops")
+
+
 def downgrade() -> None:
-    """Drop the tables with what was asked for."""
+    """Drop the tables with what was asked for and told."""
+    op.drop_table("alerts", schema="ops")
     op.drop_table("backfill_windows", schema="ops")
     op.drop_table("backfills", schema="ops")

@@ -1,0 +1,143 @@
+"""run_watch with a real database, a real Prefect server and mails as files: told once, and once when it is over."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from email import message_from_bytes
+from email.message import EmailMessage
+from email.policy import default
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from tasks import database
+from tasks.watch.dead_man import sound_if_silent
+from tasks.watch.judging import Alarm
+from tasks.watch.store import keep_alarms, reserve_untold, reserve_untold_ends
+from tests.ledgers import Books
+from tests.stage import Stage
+
+pytestmark = pytest.mark.xdist_group("faults")
+NOW = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
+
+
+def _mails(stage: Stage) -> list[str]:
+    folder = stage.settings.home / "outbox"
+    paths = sorted(folder.rglob("*.eml"), key=lambda path: path.stat().st_mtime_ns)
+    return [_plain(message_from_bytes(path.read_bytes(), policy=default)) for path in paths]
+
+
+def _plain(message: EmailMessage) -> str:
+    body = message.get_body(("plain",))
+    return f"Subject: {message['Subject']}\n{body.get_content() if body is not None else ''}"
+
+
+def _watch(stage: Stage, **environment: str) -> str:
+    ended = stage.processes.run(
+        "run",
+        "run_watch",
+        KONTOR_ENGINEER_EMAILS="ops@example.org",
+        KONTOR_MAIL_FROM="kontor@example.org",
+        **environment,
+    )
+    assert ended.code == 0, ended.said
+    return ended.said
+
+
+def _plant(books: Books, state: str, started: datetime) -> int:
+    with database.engine_for(books.settings, database.OWNER).begin() as connection:
+        return int(
+            connection.execute(
+                text(
+                    "insert into ops.run_ledger (flow, actor, as_of, dry_run, state, host, process_id, started_at,"
+                    " ended_at, error_code)"
+                    " values ('payment_sync', 'test', current_date, false, :state, 'test', 1, :started,"
+                    " case when :state <> 'running' then cast(:started as timestamptz) end,"
+                    " case when :state = 'failed' then 'BadInput' end) returning run_id"
+                ),
+                {"state": state, "started": started},
+            ).scalar_one()
+        )
+
+
+def _alerts(books: Books) -> list[dict[str, Any]]:
+    return books.read("select kind, flow, state, told_at is not null as told from report.alerts order by alert_id")
+
+
+def test_a_dead_run_is_told_of_once_closed_and_told_of_when_it_is_over(empty_stage: Stage, tmp_path: Path) -> None:
+    """A run whose process is gone: one mail, the ledger row closed; a good run later, one mail that it is over."""
+    stage, books = empty_stage, Books(empty_stage.settings)
+    for path in (stage.settings.home / "outbox").rglob("*.eml"):
+        path.unlink()
+    dead = _plant(books, "running", datetime.now(UTC) - timedelta(minutes=3))
+
+    _watch(stage)
+    assert _alerts(books) == [{"kind": "crashed", "flow": "payment_sync", "state": "open", "told": True}]
+    assert books.read("select state from ops.run_ledger where run_id = :run", run=dead) == [{"state": "abandoned"}]
+    assert len(_mails(stage)) == 1
+    assert f"Run {dead} of payment_sync ended without a word" in _mails(stage)[0]
+    assert "docs/runbooks/payment_sync.md" in _mails(stage)[0]
+
+    _watch(stage)
+    assert len(_mails(stage)) == 1
+    assert len(_alerts(books)) == 1
+
+    _plant(books, "done", datetime.now(UTC))
+    _watch(stage)
+    assert _alerts(books) == [{"kind": "crashed", "flow": "payment_sync", "state": "cleared", "told": True}]
+    assert len(_mails(stage)) == 2
+    assert "Subject: [Kontor] Over: payment_sync died without a word" in _mails(stage)[1]
+    red = books.read("select colour from report.status_alerts")
+    assert red == [{"colour": "green"}]
+
+
+def test_alarms_open_last_and_clear(empty_stage: Stage) -> None:
+    """The same alarm twice is one alert; gone, it is cleared; back again, it is another one."""
+    books = Books(empty_stage.settings)
+    late = Alarm("late", "payment_sync", "It is late.", "overdue payment-sync-hourly x")
+    missing = Alarm("missing", "payment_sync", "It is missing.", late.fingerprint)
+    looks = [[late], [missing], [], [late]]
+    counts = []
+    for number, alarms in enumerate(looks):
+        with books.engine.begin() as connection:
+            counts.append(keep_alarms(connection, alarms, NOW + timedelta(minutes=15 * number)))
+    assert [tuple(count.values()) for count in counts] == [(1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 0, 0)]
+    found = books.read("select kind, cause, cleared_at is null as open from ops.alerts order by alert_id")
+    assert found == [
+        {"kind": "missing", "cause": "It is missing.", "open": False},
+        {"kind": "late", "cause": "It is late.", "open": True},
+    ]
+    with books.engine.begin() as connection:
+        # The first was over before anybody was told of it: nobody is told of either its beginning or its end.
+        assert [alert.kind for alert in reserve_untold(connection, NOW)] == ["late"]
+        assert reserve_untold(connection, NOW) == []
+        assert reserve_untold_ends(connection, NOW) == []
+
+
+def test_a_dry_look_keeps_and_tells_nothing(empty_stage: Stage) -> None:
+    """Looking dry finds the same and leaves the database and the outbox as they were."""
+    books = Books(empty_stage.settings)
+    _plant(books, "failed", datetime.now(UTC) - timedelta(minutes=3))
+    before = len(_mails(empty_stage))
+    ended = empty_stage.processes.run("run", "run_watch", "--dry-run", KONTOR_ENGINEER_EMAILS="ops@example.org")
+    assert ended.code == 0, ended.said
+    assert _alerts(books) == []
+    assert len(_mails(empty_stage)) == before
+
+
+def test_a_silent_watcher_is_told_of_by_somebody_else(empty_stage: Stage) -> None:
+    """An hour without a look: one mail, however often it is asked; the next look ends the alert and says so."""
+    people = {"engineer_emails": "ops@example.org", "mail_from": "kontor@example.org"}
+    settings, books = empty_stage.settings.model_copy(update=people), Books(empty_stage.settings)
+    now = datetime.now(UTC)
+    before = len(_mails(empty_stage))
+    assert not sound_if_silent(settings, now - timedelta(minutes=50), now)
+    assert sound_if_silent(settings, now - timedelta(minutes=70), now)
+    assert not sound_if_silent(settings, now - timedelta(minutes=71), now + timedelta(minutes=1))
+    assert len(_mails(empty_stage)) == before + 1
+    assert _alerts(books) == [{"kind": "silent", "flow": "run_watch", "state": "open", "told": True}]
+    _watch(empty_stage)
+    assert [alert["state"] for alert in _alerts(books)] == ["cleared"]
+    assert "Over: run_watch is silent" in _mails(empty_stage)[-1]
