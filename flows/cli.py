@@ -25,6 +25,7 @@ from flows.commands import (
     quarantine,
     reading,
     retention,
+    rules,
     servers,
     standing,
     status,
@@ -55,6 +56,7 @@ app.add_typer(quality.quality, name="quality", rich_help_panel=ANSWERS)
 app.add_typer(duplicates.duplicates, name="duplicates", rich_help_panel=ANSWERS)
 app.add_typer(retention.retention, name="retention", rich_help_panel=WORK)
 app.add_typer(outbox.reminders, name="reminders", rich_help_panel=REMINDING)
+app.add_typer(rules.rules, name="rules", rich_help_panel=REMINDING)
 app.command(rich_help_panel=WORK)(erase.erase)
 app.add_typer(erase.subject, name="subject", rich_help_panel=WORK)
 app.command(rich_help_panel=WORK)(taking_in.run)

@@ -11,12 +11,20 @@ begin atomic
     select o.customer_number, o.name, i.invoice_number, i.document_type, i.issued_on, i.due_on,
            i.currency, i.amount, i.open_amount, i.disputed,
            case when i.document_type = 'invoice' then greatest(open_invoices.as_of - i.due_on, 0) else 0 end,
-           coalesce(c.payer_class, 'unrated'), null::text, null::timestamptz, i.source, i.note
+           coalesce(c.payer_class, 'unrated'), r.stage, r.sent_at, i.source, i.note
     from crm.open_items_at(open_invoices.as_of) i
     join crm.organizations o on o.organization_id = i.organization_id
     left join ops.payer_class_history c
         on c.organization_id = i.organization_id and c.valid_from <= open_invoices.as_of
-        and (c.valid_until is null or c.valid_until > open_invoices.as_of);
+        and (c.valid_until is null or c.valid_until > open_invoices.as_of)
+    left join (
+        -- Only what the mail server took counts as reminded; the newest by its step, since steps only rise.
+        select distinct on (x.invoice_id) x.invoice_id, x.stage, m.sent_at
+        from outbox.reminder_items x join outbox.reminders m on m.reminder_id = x.reminder_id
+        where m.state = 'sent' and x.released_at is null and m.as_of <= open_invoices.as_of
+        order by x.invoice_id, array_position(array['upcoming', 'first', 'second', 'final'], x.stage) desc,
+                 x.sequence desc
+    ) r on r.invoice_id = i.invoice_id;
 end;
 
 create or replace view report.open_invoices as

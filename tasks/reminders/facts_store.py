@@ -28,8 +28,9 @@ from tasks.reminders.rulebook import RuleBook
 class Scope:
     """Which facts are read: those of ``as_of``, of customers with an item due on or before ``due_until``.
 
-    ``as_it_stands`` counts every reservation there is, as a run must; else only those made before ``as_of``, as a look
-    back does. ``lowest`` and ``highest`` bound the customers' ids, so that two processes can share the work.
+    ``as_it_stands`` counts every reservation there is, as a run must; else only those made before ``reserved_before``
+    (default ``as_of``), as a look back does. ``lowest`` and ``highest`` bound the customers' ids, so that two processes
+    can share the work.
     """
 
     as_of: date
@@ -38,14 +39,22 @@ class Scope:
     lowest: int = 0
     highest: int = 2**62
     customer_number: str | None = None
+    reserved_before: date | None = None
 
 
-def scope_of(rules: RuleBook, as_of: date, *, as_it_stands: bool = True, customer_number: str | None = None) -> Scope:
+def scope_of(
+    rules: RuleBook,
+    as_of: date,
+    *,
+    as_it_stands: bool = True,
+    customer_number: str | None = None,
+    reserved_before: date | None = None,
+) -> Scope:
     """The scope that these rules need on that day: as far ahead as their earliest notice reaches."""
     ahead = max((-stage.offset_days for ladder in rules.stages.values() for stage in ladder), default=0)
     # Working days stretch over weekends and holidays; twice as many calendar days and two weeks cover any of them.
     until = as_of + timedelta(days=2 * ahead + 14) if ahead > 0 else as_of
-    return Scope(as_of, until, as_it_stands, customer_number=customer_number)
+    return Scope(as_of, until, as_it_stands, customer_number=customer_number, reserved_before=reserved_before)
 
 
 def fetch_freshness(connection: Connection, as_of: date) -> dict[str, date]:
@@ -86,6 +95,7 @@ def _copy(connection: Connection, statement: str, scope: Scope) -> Iterator[tupl
         "lowest": scope.lowest,
         "highest": scope.highest,
         "customer_number": scope.customer_number,
+        "reserved_before": scope.reserved_before or scope.as_of,
     }
     # COPY takes no parameters: the driver writes them in as literals.
     query = sql.SQL("copy ({}) to stdout").format(sql.SQL(_with_literals(statement, values)))
@@ -171,7 +181,7 @@ with open_items as materialized (
            array_position(array['upcoming', 'first', 'second', 'final'], r.stage) - 1 as level,
            bool_or(m.state = 'unknown') over (partition by r.invoice_id) as unknown
     from outbox.reminder_items r join outbox.reminders m on m.reminder_id = r.reminder_id
-    where r.released_at is null and (%(as_it_stands)s or m.as_of < %(as_of)s)
+    where r.released_at is null and (%(as_it_stands)s or m.as_of < %(reserved_before)s)
     order by r.invoice_id, array_position(array['upcoming', 'first', 'second', 'final'], r.stage) desc,
              r.sequence desc
 )
@@ -219,7 +229,7 @@ with suppressed as (
            min(m.as_of) filter (where %(as_it_stands)s
                and m.state in ('planned', 'held', 'approved', 'sending', 'deferred')) as waiting
     from outbox.reminders m
-    where m.state <> 'cancelled' and m.as_of < %(as_of)s
+    where m.state <> 'cancelled' and m.as_of < least(%(as_of)s, %(reserved_before)s)
     group by m.organization_id
 )
 select o.organization_id, o.customer_number, coalesce(o.country, ''), coalesce(o.segment, ''),

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from datetime import date
-from typing import Any
 
 from sqlalchemy import Connection, Engine
 
@@ -13,8 +11,6 @@ from tasks.reminders.facts_store import fetch_customers, fetch_freshness, scope_
 from tasks.reminders.plan import Decision, plan_reminders
 from tasks.reminders.rulebook import RuleBook
 from tasks.reminders.rules_store import fetch_rulebook
-
-Drafts = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 def decide_day(engine: Engine, as_of: date) -> tuple[list[Decision], RuleBook]:
@@ -29,10 +25,9 @@ def decide_on(
     *,
     as_it_stands: bool = True,
     customer_number: str | None = None,
-    drafts: Drafts | None = None,
 ) -> tuple[list[Decision], RuleBook]:
-    """The same on a connection of the caller's, for one customer or all, by the rules in force or by drafts."""
-    rules = fetch_rulebook(connection, as_of, drafts)
+    """The same on a connection of the caller's, for one customer or all."""
+    rules = fetch_rulebook(connection, as_of)
     scope = scope_of(rules, as_of, as_it_stands=as_it_stands, customer_number=customer_number)
     fresh = fetch_freshness(connection, as_of)
     return list(plan_reminders(fetch_customers(connection, scope), rules, Calendar(), as_of, fresh)), rules

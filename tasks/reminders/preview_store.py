@@ -49,8 +49,13 @@ def explain(connection: Connection, customer_number: str, as_of: date, today: da
     return [{**row, "kept": False} for row in preview(connection, as_of, today, customer_number=customer_number)]
 
 
+def customer_numbers(connection: Connection, ids: Iterable[int]) -> Mapping[int, str]:
+    """The customers' numbers by their ids."""
+    return _names(connection, _CUSTOMERS, ids)
+
+
 def _as_rows(connection: Connection, as_of: date, decisions: Sequence[Decision]) -> list[dict[str, Any]]:
-    customers = _names(connection, _CUSTOMERS, (d.organization_id for d in decisions))
+    customers = customer_numbers(connection, (d.organization_id for d in decisions))
     invoices = _names(connection, _INVOICES, (i for d in decisions for i in d.invoice_ids))
     rows = [
         {

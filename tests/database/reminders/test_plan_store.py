@@ -127,6 +127,17 @@ def test_a_waiting_mail_blocks_and_a_sent_one_counts(books: Books) -> None:
     assert steps == [("A1", "first"), ("A1", "second"), ("A2", "first")]
 
 
+def test_reports_name_the_last_reminder_that_was_sent(books: Books) -> None:
+    """An item's last stage and its instant are those of a mail the server took; a planned one says nothing yet."""
+    query = "select invoice_number, last_stage, last_reminded_at is not null as told from report.overdue_invoices(:day)"
+    run_on(books, DAY)
+    assert {row["last_stage"] for row in books.read(query, day=DAY)} == {None}
+    with books.engine.begin() as connection:
+        connection.execute(text(SENT))
+    found = {row["invoice_number"]: (row["last_stage"], row["told"]) for row in books.read(query, day=DAY)}
+    assert found == {"A1": ("first", True), "A2": (None, False), "B1": (None, False), "C1": (None, False)}
+
+
 def test_a_cancelled_mail_leaves_its_step_open(books: Books) -> None:
     """A mail that was cancelled before it left gives its items back; the same day plans it anew."""
     run_on(books, DAY)
