@@ -73,7 +73,12 @@ def erase_in_files(home: Path, terms: Terms) -> list[FileTrace]:
 
 def addresses_in_files(home: Path) -> set[str]:
     """Every e-mail address in the files, for a search by hashes alone."""
-    return {address for path in output_files(home) for cell in _texts_of(path) for address in addresses_in(cell)}
+    return {address for path in output_files(home) for address in addresses_in_file(path)}
+
+
+def addresses_in_file(path: Path) -> set[str]:
+    """Every e-mail address in one file, as it is written."""
+    return {address for cell in _texts_of(path) for address in addresses_in(cell)}
 
 
 def _action(path: Path, terms: Terms) -> str | None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from sqlalchemy import Engine
 from sqlalchemy.exc import DataError
 
+from tasks.erasures.keys import ErasureKey
 from tasks.errors import DependencyDown, FileRefused, UsageError
 from tasks.feeds.business_date import find_as_of, find_revision
 from tasks.feeds.casting import CastTable, cast_table
@@ -48,6 +49,7 @@ class Given:
     accepted_guards: tuple[str, ...] = ()
     dry_run: bool = False
     reason: str = ""
+    erasure_key: ErasureKey | None = None  # recognises those who asked to be erased
 
 
 @dataclass(frozen=True)
@@ -284,6 +286,7 @@ def _apply(
             run_id=run_id,
             apply=apply,
             overruling=Overruling(given.accepted_guards, given.reason),
+            erasure_key=given.erasure_key,
         )
         if given.dry_run:
             transaction.rollback()

@@ -18,6 +18,8 @@ from sqlalchemy import Connection, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from data_contracts.tables import metadata
+from tasks.erasures.keys import ErasureKey
+from tasks.erasures.suppression_store import anybody_erased, erased_rows, withhold_names
 from tasks.feeds.casting import CastTable
 from tasks.feeds.contracts import FeedContract, RowCheck
 from tasks.feeds.outcomes import StagedFile
@@ -41,11 +43,17 @@ SQL_TYPES = {
 
 
 def judge_rows(
-    connection: Connection, staged: StagedFile, contract: FeedContract, raw: RawTable, cast: CastTable
+    connection: Connection,
+    staged: StagedFile,
+    contract: FeedContract,
+    raw: RawTable,
+    cast: CastTable,
+    erasure_key: ErasureKey | None = None,
 ) -> int:
     """Decide every row's fate and quarantine the bad ones with all their reasons; return the rows warned about."""
     warned = decide_fates(connection, staged, contract, raw, cast)
-    _quarantine(connection, staged, raw)
+    erased = _set_erased_aside(connection, staged, erasure_key)
+    _quarantine(connection, staged, raw, erased)
     return warned
 
 
@@ -375,7 +383,30 @@ def _write_fates(connection: Connection, reasons: Sequence[Reason], awaiting: se
     )
 
 
-def _quarantine(connection: Connection, staged: StagedFile, raw: RawTable) -> None:
+def _set_erased_aside(connection: Connection, staged: StagedFile, key: ErasureKey | None) -> frozenset[int]:
+    """Quarantine the rows of people who asked to be erased, with that reason and nothing else; returns their numbers.
+
+    Whatever else is wrong with such a row would quote it.
+    """
+    if key is None or not anybody_erased(connection):
+        return frozenset()
+    if _is_staged(staged, "customer_name"):
+        withhold_names(connection, staged.staging, key)
+    rows = erased_rows(connection, staged.feed, staged.staging, key)
+    _write_fates(connection, [{"row_number": row, **_ERASED_REASON} for row in rows], set())
+    return frozenset(rows)
+
+
+_ERASED_REASON: Reason = {
+    "column_name": "customer_number",
+    "cell": "",
+    "raw_value": None,
+    "code": "erased",
+    "reason": "this person asked to be erased; the row's content is withheld, its sender must stop sending it",
+}
+
+
+def _quarantine(connection: Connection, staged: StagedFile, raw: RawTable, erased: frozenset[int]) -> None:
     rows = connection.scalars(text("select row_number from row_fate where fate = 'quarantined' order by 1")).all()
     if not rows:
         return
@@ -386,12 +417,18 @@ def _quarantine(connection: Connection, staged: StagedFile, raw: RawTable) -> No
         text(
             "insert into landing.quarantined_rows (feed_file_id, row_number, customer_number, item_key, cells,"
             " staged, reasons, awaits_customer)"
-            f" select :feed_file_id, f.row_number, {customer}, {key}, r.cells, to_jsonb(s), f.reasons,"
+            f" select :feed_file_id, f.row_number, {customer}, {key}, r.cells,"
+            f" case when f.row_number = any(:erased) then jsonb_build_object('customer_number', {customer})"
+            " else to_jsonb(s) end, f.reasons,"
             f" f.awaits_customer from row_fate f join {staged.staging} s using (row_number)"
             " join jsonb_to_recordset(:rows) as r(row_number integer, cells jsonb) using (row_number)"
             " where f.fate = 'quarantined'"
         ).bindparams(bindparam("rows", type_=JSONB)),
-        {"feed_file_id": staged.feed_file_id, "rows": raw_rows(raw, rows)},
+        {
+            "feed_file_id": staged.feed_file_id,
+            "rows": [{**row, "cells": {}} if row["row_number"] in erased else row for row in raw_rows(raw, rows)],
+            "erased": list(erased),
+        },
     )
 
 

@@ -13,6 +13,8 @@ from sqlalchemy import Engine
 
 from configs.settings import Settings, load_settings
 from tasks.database import engine_for
+from tasks.erasures.keys import key_of
+from tasks.erasures.suppression_store import anybody_erased, forget_in_file
 from tasks.errors import BadInput, KontorError, Locked, PartlyDone, UsageError
 from tasks.feeds.confined import warm_up
 from tasks.feeds.contracts import FeedContract, load_contract
@@ -80,6 +82,7 @@ def open_feed_run(flow_name: str, parameters: FeedParameters) -> Iterator[FeedRu
         parameters.accept_guards,
         parameters.dry_run,
         said.reason,
+        key_of(settings.home),
     )
     with open_run(engine, flow_name, as_of=as_of, dry_run=parameters.dry_run, actor=current_actor()) as run:
         log_event("run_opened", flow=flow_name, run_id=run.run_id, as_of=as_of, dry_run=str(parameters.dry_run))
@@ -174,8 +177,19 @@ def take_in(run: FeedRun, file: InboxFile, applies: Applies) -> FileOutcome:
         kept = archive(file, outcome, home=run.settings.home, inbox=run.settings.inbox_path, seen=seen)
         if kept is None:
             log_event("file_replaced_meanwhile", run_id=run.run.run_id)
+        else:
+            forget_erased(run, kept)
     log_event("file_taken_in", run_id=run.run.run_id, state=outcome.state, as_of=outcome.as_of, **outcome.counts())
     return outcome
+
+
+def forget_erased(run: FeedRun, kept: Path) -> None:
+    """Take those who asked to be erased out of the archive's copy; killed before, the next delivery or purge does."""
+    if run.given.erasure_key is None:
+        return
+    with run.engine.connect() as connection:
+        if anybody_erased(connection) and forget_in_file(connection, kept, run.given.erasure_key):
+            log_event("erased_taken_out_of_archive", run_id=run.run.run_id)
 
 
 def take_in_all(run: FeedRun, files: Sequence[InboxFile], applies: Applies) -> list[FileOutcome]:

@@ -13,6 +13,7 @@ from datetime import date
 from sqlalchemy import Connection, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
+from tasks.erasures.keys import ErasureKey
 from tasks.errors import FileRefused
 from tasks.feeds.casting import CastTable
 from tasks.feeds.contracts import FeedContract
@@ -47,6 +48,7 @@ def take_in(
     run_id: int,
     apply: Apply,
     overruling: Overruling = NOTHING_OVERRULED,
+    erasure_key: ErasureKey | None = None,
 ) -> FileOutcome:
     """Take one file in, inside the caller's transaction, and return what became of it.
 
@@ -78,7 +80,7 @@ def take_in(
         replaces=replaces,
     )
     stage(connection, staged, cast.frame)
-    warned = judge_rows(connection, staged, contract, raw, cast)
+    warned = judge_rows(connection, staged, contract, raw, cast, erasure_key)
     if outdated:
         _retire_quarantine(connection, [feed_file_id])
     verdicts = guard_file(connection, staged, contract, raw, fingerprint, overruling)

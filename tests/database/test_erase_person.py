@@ -11,18 +11,20 @@ import pytest
 from sqlalchemy import text
 
 from configs.settings import Settings
+from flows.customer_import import customer_import
 from tasks import database, ledger
 from tasks.erasures.files import addresses_in_files
 from tasks.erasures.keys import key_of
 from tasks.erasures.store import replay
 from tasks.erasures.traces_store import blind_scan
 from tasks.errors import Refused
+from tasks.feeds.parameters import FeedParameters
 from tasks.retention.certificate import certificate_page, data_page
 from tasks.retention.holds_store import place_hold
 from tasks.retention.people_store import find_person, read_everything
 from tasks.retention.requests_store import Erasure, check_holds, erase_person, find_everywhere
 from tasks.retention.requests_store import Office as Desk
-from tests.retentions import Office
+from tests.retentions import Office, without_engine
 
 NOW = datetime(2026, 11, 20, 6, tzinfo=UTC)
 
@@ -198,6 +200,31 @@ def test_a_person_gets_everything_that_is_kept(office: Office) -> None:
     page = data_page(tables, at=NOW)
     assert who["email"] in page
     assert "somebody.else" not in page
+
+
+def test_a_file_does_not_bring_the_erased_back(
+    office: Office, real_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sender delivers the old list again under another name: the row waits without its content, the rest comes in.
+
+    Nobody is left in the database nor in the archive, by name or by hash.
+    """
+    without_engine(monkeypatch)
+    who = _somebody(office)
+    _erase(office, who["email"])
+    inbox = office.settings.inbox_path
+    inbox.mkdir(parents=True, exist_ok=True)
+    shutil.copy(real_data / "receivables" / "contacts.xlsx", inbox / "contacts_2012-06-30.xlsx")
+    customer_import.fn(FeedParameters())
+    rows = office.read("select cells, staged, reasons -> 0 ->> 'code' as code from landing.quarantined_rows")
+    assert rows == [{"cells": {}, "staged": {"customer_number": who["customer_number"]}, "code": "erased"}]
+    desk = _desk(office)
+    with office.erasing() as connection:
+        assert blind_scan(connection, desk.key) == {}
+    assert find_everywhere(desk, who["email"])[1].counts() == {}
+    assert len(list((office.settings.home / "archive" / "contacts").iterdir())) == 2
+    assert who["email"] not in addresses_in_files(office.settings.home)
+    assert office.count("crm.contacts") == 205
 
 
 def test_a_restore_does_not_bring_the_erased_back(office: Office) -> None:

@@ -1,0 +1,63 @@
+"""Those who asked to be erased, recognised when a file brings them back: by keyed hash, before anything is kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlalchemy import Connection, text
+
+from tasks.erasures.files import addresses_in_file, redact_file
+from tasks.erasures.keys import ErasureKey, hash_sql
+from tasks.erasures.terms import ERASED, Terms
+
+# A contact's key as the feed of contacts makes it (tasks/customers/store.py): its address, else its name.
+_CONTACT_KEY = "coalesce(lower(s.email), 'name: ' || lower(concat_ws(' ', s.first_name, s.last_name)))"
+
+
+def anybody_erased(connection: Connection) -> bool:
+    """Whether anybody ever asked to be erased; where nobody did, nothing need be compared."""
+    return bool(connection.scalar(text("select exists (select from ops.erased_subjects)")))
+
+
+def erased_rows(connection: Connection, feed: str, staging: str, key: ErasureKey) -> list[int]:
+    """The numbers of the staged rows that would bring somebody back who asked to be erased.
+
+    A row of contacts is known by its address or by its customer and name; a row of organisations by its number.
+    """
+    if feed == "contacts":
+        known = (
+            f"e.entity = 'crm.contacts' and (e.address_hash = {hash_sql('s.email')}"
+            f" or e.key_hash = {hash_sql('s.customer_number', _CONTACT_KEY)})"
+        )
+    elif feed == "organizations":
+        known = f"e.entity = 'crm.organizations' and e.key_hash = {hash_sql('s.customer_number')}"
+    else:
+        return []
+    statement = f"select row_number from {staging} s where exists (select from ops.erased_subjects e where {known})"
+    return list(connection.scalars(text(f"{statement} order by 1"), key.bound()))
+
+
+def withhold_names(connection: Connection, staging: str, key: ErasureKey) -> int:
+    """Take the names of erased customers out of staged items, which bookkeeping still needs; returns how many rows."""
+    return connection.execute(
+        text(
+            f"update {staging} s set customer_name = '{ERASED}' where s.customer_name is distinct from '{ERASED}'"
+            " and exists (select from ops.erased_subjects e where e.entity = 'crm.organizations'"
+            f" and e.key_hash = {hash_sql('s.customer_number')})"
+        ),
+        key.bound(),
+    ).rowcount
+
+
+def forget_in_file(connection: Connection, path: Path, key: ErasureKey) -> bool:
+    """Take those who asked to be erased out of a file that is kept; returns whether any stood in it."""
+    hashes = {key.hash_of(address): address for address in addresses_in_file(path)}
+    if not hashes:
+        return False
+    found = connection.scalars(
+        text("select distinct address_hash from ops.erased_subjects where address_hash = any(:hashes)"),
+        {"hashes": list(hashes)},
+    ).all()
+    if found:
+        redact_file(path, Terms(strong=tuple(hashes[found_hash] for found_hash in found)))
+    return bool(found)
