@@ -57,6 +57,53 @@ end;
 
 create or replace view report.prices as select * from report.prices(ops.business_today());
 
+-- What one unit of each product costs whom on a day: the price of the greatest minimum quantity that is reached, in the
+-- unit and currency asked for; where there is none in them, converted by the product's packages, the rules of units and
+-- the newest rate. The promotional price counts where it is lower. ``unit`` null means each product's own unit.
+create or replace function report.price_list(customer_kind text, currency text, unit text, quantity numeric, as_of date)
+returns table (
+    part_number text, name text, amount numeric, currency_code text, unit_code text, promotional boolean,
+    min_quantity numeric, converted boolean, source text, product_id bigint
+)
+language sql stable security definer set search_path = pg_catalog
+begin atomic
+    with sized as (
+        select p.part_number, p.name, p.source, p.product_id, pp.kind, pp.currency, pp.min_quantity, pp.amount,
+               u.own, u.priced, u.asked,
+               case when u.priced = u.own then 1
+                    else coalesce(packed.holds, crm.unit_factor(u.priced, u.own, price_list.as_of)) end as priced_size,
+               case when u.asked = u.own then 1
+                    else coalesce(wanted.holds, crm.unit_factor(u.asked, u.own, price_list.as_of)) end as asked_size
+        from crm.product_prices pp
+        join crm.products p on p.product_id = pp.product_id
+        cross join lateral (
+            select coalesce(p.unit, nullif(pp.unit, ''), 'C62') as own,
+                   coalesce(nullif(pp.unit, ''), p.unit, 'C62') as priced,
+                   coalesce(price_list.unit, p.unit, nullif(pp.unit, ''), 'C62') as asked) u
+        left join crm.product_units packed on packed.product_id = p.product_id and packed.unit = u.priced
+        left join crm.product_units wanted on wanted.product_id = p.product_id and wanted.unit = u.asked
+        where pp.kind in (price_list.customer_kind, 'promo') and pp.valid_from <= price_list.as_of
+          and (pp.valid_until is null or pp.valid_until > price_list.as_of)
+          and coalesce(p.discontinued_on > price_list.as_of, true)
+    ), valued as (
+        select s.*, s.asked_size / s.priced_size as units,
+               crm.currency_rate(s.currency, price_list.currency, price_list.as_of) as rate,
+               s.currency <> price_list.currency or s.priced <> s.asked as is_converted
+        from sized s
+    ), ranked as (
+        select distinct on (v.product_id, v.kind) v.*,
+               case when v.is_converted then round(v.amount * v.units * v.rate, 4) else v.amount end as price
+        from valued v
+        where price_list.quantity * v.units >= v.min_quantity and v.rate is not null
+        order by v.product_id, v.kind, v.is_converted, v.currency <> price_list.currency, v.min_quantity / v.units desc
+    )
+    select distinct on (r.source, r.part_number, r.product_id)
+           r.part_number, coalesce(r.name, r.part_number), r.price, price_list.currency, r.asked, r.kind = 'promo',
+           r.min_quantity, r.is_converted, r.source, r.product_id
+    from ranked r
+    order by r.source, r.part_number, r.product_id, r.price, r.kind;
+end;
+
 -- The day up to which the stock of each warehouse is known to be true: the newest file that spoke of it, confirmed or
 -- changed. Each mention keeps only the products that no newer mention has.
 create or replace view report.stock as

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from tasks.artifacts import summary
+from tasks.catalog.measures_store import measure_catalog
 from tasks.catalog.rates_store import apply_rates
 from tasks.catalog.store import apply_catalog
+from tasks.feeds.outcomes import Braked
 from tasks.feeds.steps import Applies, FeedRun
 from tasks.steps import READ_STEP, publish_summary, step
 
 # Rates first: prices of the same delivery are compared by them.
-CATALOG_FEEDS: Applies = {"currency_rates": apply_rates, "catalog": apply_catalog}
+CATALOG_FEEDS: Applies = {"currency_rates": apply_rates, "catalog": Braked(apply_catalog, measure_catalog)}
 
 
 @step(READ_STEP)

@@ -17,12 +17,14 @@ from datetime import date
 from decimal import Decimal
 
 from tasks.errors import FileRefused, UsageError
+from tasks.feeds.price_guards import CatalogMeasures, Said, prices_jumped, prices_scaled, products_vanished
 
 # A guard that names the cause stands for the one that only sees its effect: who decides about the first has seen it.
 _EXPLAINED_BY = {
     "amounts_moved": "amounts_scaled",
     "currency_sums": "amounts_scaled",
     "dates_moved": "dates_swapped",
+    "prices_jumped": "prices_scaled",
 }
 _BEYOND = Decimal("99999999")  # what came from nothing, or went to nothing, has no factor
 _SLIPPED = frozenset(Decimal(10) ** power for power in (-4, -3, -2, -1, 1, 2, 3, 4))
@@ -116,6 +118,7 @@ class Measures:
     zero_example: str = ""
     copy_of: tuple[str, date] | None = None
     neighbours: tuple[Neighbour, ...] = ()
+    catalog: CatalogMeasures | None = None
 
 
 @dataclass(frozen=True)
@@ -459,6 +462,14 @@ def _span(weeks: int) -> str:
     return "a week" if weeks == 1 else f"{weeks} weeks"
 
 
+def _of_catalog(say: Callable[[CatalogMeasures], Iterator[Said]]) -> Guard:
+    def guard(measures: Measures) -> Iterator[_Finding]:
+        for said in say(measures.catalog) if measures.catalog is not None else ():
+            yield _Finding(said.measured, said.evidence, said.told)
+
+    return guard
+
+
 _Pick = Callable[..., tuple[_Finding, Decimal]]
 
 # The guards, in the order in which they are told, and which finding speaks for a guard that has several. One bad
@@ -477,4 +488,7 @@ GUARDS: Mapping[str, tuple[Guard, _Pick]] = {
     "reappearing": (_reappearing, max),
     "leading_zeros": (_leading_zeros, max),
     "totals_row": (_totals_row, max),
+    "products_vanished": (_of_catalog(products_vanished), max),
+    "prices_scaled": (_of_catalog(prices_scaled), max),
+    "prices_jumped": (_of_catalog(prices_jumped), max),
 }

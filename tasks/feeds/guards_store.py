@@ -7,7 +7,7 @@ names. One pass adds the file up; one pass per neighbour joins it with that snap
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
@@ -23,9 +23,12 @@ from tasks.feeds.cells import shown_array
 from tasks.feeds.contracts import FeedContract
 from tasks.feeds.guards import Measures, Neighbour, Sums, Threshold, Total, Verdict, in_force, judge, refusal
 from tasks.feeds.outcomes import Fingerprint, StagedFile
+from tasks.feeds.price_guards import CatalogMeasures
 from tasks.feeds.reading import RawTable
 
 _ITEMS = "landing.staged_items"
+_NO_JUMP = Decimal("Infinity")  # without a rule that says how much is a jump nothing is
+MeasurePrices = Callable[[Connection, StagedFile, Decimal], CatalogMeasures]
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ def guard_file(
     raw: RawTable,
     fingerprint: Fingerprint,
     overruling: Overruling,
+    measure_prices: MeasurePrices | None = None,
 ) -> list[Verdict]:
     """Judge the staged file and keep what its guards measured in ``landing.feed_files``; returns the verdicts.
 
@@ -54,6 +58,9 @@ def guard_file(
     """
     thresholds = _thresholds(connection, staged)
     measures = _measure(connection, staged, contract, raw, fingerprint)
+    if measure_prices is not None:
+        jump = thresholds["price_jump_size"].threshold if "price_jump_size" in thresholds else _NO_JUMP
+        measures = replace(measures, catalog=measure_prices(connection, staged, jump))
     verdicts = judge(measures, thresholds, overruling.guards)
     refused = refusal(
         verdicts,

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from datetime import date
+from decimal import Decimal
 
 from sqlalchemy import Connection
+
+from tasks.feeds.price_guards import CatalogMeasures
 
 
 @dataclass(frozen=True)
@@ -100,3 +103,18 @@ class FileOutcome:
 
 
 Apply = Callable[[Connection, StagedFile], Applied]
+
+
+@dataclass(frozen=True)
+class Braked:
+    """How a feed is applied whose domain measures its files itself, for guards that ask how prices moved.
+
+    ``measure`` gets the staged file and how great a change of a price is called a jump; it changes nothing.
+    """
+
+    apply: Apply
+    measure: Callable[[Connection, StagedFile, Decimal], CatalogMeasures]
+
+    def __call__(self, connection: Connection, staged: StagedFile) -> Applied:
+        """Apply the file."""
+        return self.apply(connection, staged)

@@ -19,7 +19,7 @@ from tasks.feeds.casting import CastTable
 from tasks.feeds.contracts import FeedContract
 from tasks.feeds.guards_store import NOTHING_OVERRULED, Overruling, guard_file
 from tasks.feeds.judging_store import count_fates, judge_rows
-from tasks.feeds.outcomes import Applied, Apply, FileOutcome, Fingerprint, StagedFile
+from tasks.feeds.outcomes import Applied, Apply, Braked, FileOutcome, Fingerprint, StagedFile
 from tasks.feeds.reading import RawTable
 from tasks.feeds.staging_store import (
     clear_staging,
@@ -83,7 +83,8 @@ def take_in(
     warned = judge_rows(connection, staged, contract, raw, cast, erasure_key)
     if outdated:
         _retire_quarantine(connection, [feed_file_id])
-    verdicts = guard_file(connection, staged, contract, raw, fingerprint, overruling)
+    measure = apply.measure if isinstance(apply, Braked) else None
+    verdicts = guard_file(connection, staged, contract, raw, fingerprint, overruling, measure)
     fates = count_fates(connection)
     applied = apply(connection, staged)
     outcome = _outcome(fingerprint, contract, as_of, len(cast.frame), fates, applied, warned)
