@@ -65,7 +65,8 @@ def list_products(connection: Connection, layer: Layer, withdrawn: Sequence[str]
     ``withdrawn``: part keys of rows that stood in the file's quarantine and count as never listed from now on.
     """
     if layer.late or withdrawn:
-        scope = "true" if layer.full else "p.product_id in (select product_id from in_file)"
+        named = f"p.product_id in (select product_id from in_file) or p.part_key in ({_WAITING})"
+        scope = "true" if layer.full else named
         connection.execute(
             text(_RELIST.replace("{scope}", f"({scope} or p.part_key = any(:withdrawn))")),
             {**layer.parameters(), "withdrawn": list(withdrawn)},
