@@ -81,7 +81,7 @@ def test_an_ordinary_price_rise_passes_and_jumps_without_a_pattern_do_not(books:
 
 
 def test_the_price_asked_for_is_found_or_converted(books: Books, tmp_path: Path) -> None:
-    """By kind, quantity, unit, currency and day; packages, units and rates convert, and promotions win on their days."""
+    """By kind, quantity, unit, currency and day; packages, units and rates convert; promotions win on their days."""
     rate = {"base": "EUR", "quote": "SEK", "rated_on": DAY, "rate": "11.5"}
     books.take_in(write_csv(tmp_path / "currency_rates.csv", [rate]), "currency_rates", DAY)
     row = product("CABLE", unit="m", customer_price="2.00", dealer_price="1.50", pack_unit="rulle", pack_quantity=100)
