@@ -73,6 +73,7 @@ _RAISE_LIMIT = "Run it again to go on waiting, or raise KONTOR_START_TIMEOUT_SEC
 _ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}  # nothing of the caller's, no PG* variables
 _DEAD_PID = 2**31 - 1  # above every kernel's greatest process id
 _children: dict[int, subprocess.Popen[bytes]] = {}  # servers started by this process, kept so that they can be reaped
+os.register_at_fork(after_in_child=_children.clear)  # a forked process cannot wait for them: they would look ended
 
 _HBA = """\
 # Written by Kontor at each start. The kernel says who is at the other end; there are no passwords and no TCP.

@@ -36,8 +36,9 @@ def _run(*statements: str) -> Callable[[Scratch], None]:
 
 
 _ROW = """
-insert into ops.run_ledger (flow, actor, as_of, dry_run, host, process_id, state, ended_at)
-values ('planted', 'planted', current_date, true, 'planted', 0, 'done', now())
+insert into ops.run_ledger (run_id, flow, actor, as_of, dry_run, host, process_id, state, ended_at)
+overriding system value
+select max(run_id) + 1, 'planted', 'planted', current_date, true, 'planted', 0, 'done', now() from ops.run_ledger
 """
 
 # An index that is not ready is not kept up: the row is in the table, and by the index it is not there.
@@ -59,21 +60,20 @@ RUNNING: tuple[Fault, ...] = (
     Fault("right_granted", "schema", _run("grant select on crm.contacts to kontor_finance")),
     Fault("right_revoked", "schema", _run("revoke select on crm.invoices from kontor_flows")),
     Fault("constraint_dropped", "schema", _run("alter table crm.invoices drop constraint invoices_pkey cascade")),
-    Fault("index_dropped", "schema", _run("drop index ops.run_ledger_flow_started_at_idx")),
+    Fault("index_dropped", "schema", _run("drop index ops.restore_checks_run_id_idx")),
     Fault("trigger_off", "schema", _run("alter table crm.organizations disable trigger user")),
     Fault("role_locked_out", "login", _run("alter role kontor_flows nologin")),
     Fault(
         "orphan",
         "foreign_keys",
         _run(
-            "insert into crm.contact_roles (contact_id, role, valid)"
-            " values (-1, 'payments', daterange('2020-01-01', null))"
+            "insert into ops.restore_checks (backup_id, state) values (-1, 'failed')",
         ),
     ),
     Fault(
         "sequence_behind",
         "sequences",
-        _run("select setval('ops.heartbeats_heartbeat_id_seq', 1, false)"),
+        _run("select setval('ops.run_ledger_run_id_seq', 1, false)"),
     ),
     Fault("another_schema_version", "migration", _run("update ops.alembic_version set version_num = '0000'")),
     Fault("index_entry_missing", "indexes", _run(*_PAST_THE_INDEX)),

@@ -6,6 +6,7 @@ programs, so that ``age -d -i identity.txt FILE | zstd -d | tar -x`` reads what 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections.abc import Sequence
 from typing import Any, BinaryIO, Protocol
@@ -63,6 +64,7 @@ class _Counted:
 
     def __init__(self, sink: Sink) -> None:
         self._sink, self._digest, self._held = sink, hashlib.sha256(), bytearray()
+        self.failed: OSError | None = None  # the library that writes here gives an error of its own instead
         self.size = 0
 
     def write(self, content: bytes) -> int:
@@ -77,7 +79,11 @@ class _Counted:
             self._held.clear()
             self._digest.update(piece)
             self.size += len(piece)
-            self._sink.write(piece)
+            try:
+                self._sink.write(piece)
+            except OSError as error:
+                self.failed = error
+                raise
 
     @property
     def sha256(self) -> str:
@@ -109,7 +115,12 @@ def seal_stream(
     plain, written = _Counter(source, watcher), _Counted(sink)
     compressor = zstandard.ZstdCompressor(level=LEVEL, threads=THREADS, write_checksum=True)
     with compressor.stream_reader(plain, read_size=_PIECE, closefd=False) as compressed:  # type: ignore[arg-type]
-        pyrage.encrypt_io(compressed, written, list(recipients))
+        try:
+            pyrage.encrypt_io(compressed, written, list(recipients))
+        except pyrage.EncryptError:
+            if written.failed is not None:
+                raise written.failed from None
+            raise
     written.flush()
     return Artefact(name, written.size, written.sha256, plain.size)
 
@@ -128,7 +139,9 @@ def open_stream(artefact: Artefact, source: Source, sink: Sink, identities: Sequ
     try:
         pyrage.decrypt_io(stored, opened, list(identities))
         opened.flush()
-    except (pyrage.DecryptError, zstandard.ZstdError, BrokenPipeError) as error:
+    except (pyrage.DecryptError, zstandard.ZstdError, OSError) as error:
+        if opened.failed is not None and opened.failed.errno != errno.EPIPE:
+            raise opened.failed from None  # the disk's fault, not the artefact's; a program that gave up is EPIPE
         raise BadInput(
             f"{artefact.name} cannot be read: {type(error).__name__} after {stored.size:,} of {artefact.size:,} bytes.",
             hint="Its bytes have changed or the private key is another; try another backup.",
@@ -141,6 +154,7 @@ class _Flat:
 
     def __init__(self, sink: Any) -> None:
         self._sink, self._held = sink, bytearray()
+        self.failed: OSError | None = None
 
     def write(self, content: bytes) -> int:
         self._held += content
@@ -149,10 +163,14 @@ class _Flat:
         return len(content)
 
     def flush(self) -> None:
-        if self._held:
-            self._sink.write(bytes(self._held))
-            self._held.clear()
-        self._sink.flush()
+        try:
+            if self._held:
+                self._sink.write(bytes(self._held))
+                self._held.clear()
+            self._sink.flush()
+        except OSError as error:
+            self.failed = error
+            raise
 
 
 def compare(artefact: Artefact, size: int, digest: str) -> None:
