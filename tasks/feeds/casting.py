@@ -330,9 +330,11 @@ def _fill(cast: dict[str, _Cast], contract: FeedContract) -> dict[str, _Cast]:
             filled[column.name] = _blanks_from(filled[column.name], constant, None)
     if contract.mode == "ledger" and {"settled_date", "open_amount", "amount"} <= set(filled):
         settled = pc.is_valid(filled["settled_date"].values)
-        item = filled["open_amount"]
-        values = pc.if_else(settled, filled["amount"].values, item.values)
-        filled["open_amount"] = _Cast(values, item.failed, item.in_file)
+        item, amount = filled["open_amount"], filled["amount"]
+        values = pc.if_else(settled, amount.values, item.values)
+        # An amount that cannot be read is one problem, not two.
+        failed = pc.or_(item.failed, pc.and_(settled, amount.failed))
+        filled["open_amount"] = _Cast(values, failed, item.in_file)
     return filled
 
 
