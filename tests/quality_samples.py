@@ -106,6 +106,29 @@ GOOD: Mapping[str, Mapping[str, tuple[str, Any]]] = {
         "source": ("text", "books"),
         "feed": ("text", "open_items"),
     },
+    "products": {
+        "product_id": ("bigint", "{n}"),
+        "source": ("text", "wholesale"),
+        "part_key": ("text", "P{n}"),
+        "part_number": ("text", "P-{n}"),
+        "name": ("text", "Cable {n}"),
+        "unit": ("text", "m"),
+        "gtin": ("text", "590000000000{n}"),
+        "status": ("text", "active"),
+        "feed_file_id": ("bigint", 1),
+    },
+    "prices": {
+        "product_id": ("bigint", "{n}"),
+        "source": ("text", "wholesale"),
+        "part_number": ("text", "P-{n}"),
+        "currency": ("text", "PLN"),
+        "price_unit": ("text", "m"),
+        "min_quantity": ("numeric(19,4)", 1),
+        "customer_price": ("numeric(19,4)", 10),
+        "dealer_price": ("numeric(19,4)", 8),
+        "promo_price": ("numeric(19,4)", 9),
+        "known_product": ("bigint", "{n}"),
+    },
 }
 
 BAD: Mapping[str, Row] = {
@@ -153,6 +176,15 @@ BAD: Mapping[str, Row] = {
     "feed_mostly_usable": {"quarantined": 6},
     "quarantine_file_exists": {"feed_file_id": -1},
     "quarantine_answered": {"since": date(2026, 5, 31)},
+    "product_name_present": {"name": None},
+    "product_unit_present": {"unit": None},
+    "product_gtin_form": {"gtin": "59000000000"},
+    "product_gtin_used_once": {"gtin": "5900000000001"},
+    "price_product_exists": {"product_id": None},
+    "price_promo_below_customer": {"promo_price": "10.0001"},
+    "price_dealer_below_customer": {"dealer_price": "10.0001"},
+    "price_customer_present": {"customer_price": None},
+    "price_not_zero": {"customer_price": 0, "dealer_price": 0, "promo_price": 0},
 }
 
 # Still good, but by nothing. A rule without a boundary of its own has a second good kind of row.
@@ -201,6 +233,15 @@ BOUNDARY: Mapping[str, Row] = {
     "feed_mostly_usable": {"quarantined": 5},
     "quarantine_file_exists": {"feed_file_id": None},
     "quarantine_answered": {"since": date(2026, 6, 1)},
+    "product_name_present": {"name": ""},
+    "product_unit_present": {"unit": ""},
+    "product_gtin_form": {"gtin": "12345678"},
+    "product_gtin_used_once": {"gtin": "5900000000001", "source": "retail"},
+    "price_product_exists": {"product_id": 0},
+    "price_promo_below_customer": {"promo_price": 10},
+    "price_dealer_below_customer": {"dealer_price": 10},
+    "price_customer_present": {"dealer_price": None, "promo_price": None},
+    "price_not_zero": {"customer_price": "0.0001", "dealer_price": None, "promo_price": None},
 }
 
 
