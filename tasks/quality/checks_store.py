@@ -84,16 +84,16 @@ def check_table(connection: Connection, contract: TableContract, as_of: date) ->
     """
     asked = [rule for rule in contract.rules if rule.kind in ROW_KINDS]
     errors: dict[str, str] = {}
-    refused = _try(connection, _pass_statement(contract, asked), as_of) if asked else None
+    refused = _try(connection, _pass_statements(contract, asked), as_of) if asked else None
     if refused is not None:
         for rule in asked:
-            said = _try(connection, _pass_statement(contract, [rule]), as_of)
+            said = _try(connection, _pass_statements(contract, [rule]), as_of)
             if said is not None:
                 errors[rule.rule_id] = said
     rows, said = _count(connection, contract, as_of)
     for rule in contract.rules:
         statement = _other_statement(contract, rule)
-        if statement is not None and (told := _try(connection, statement, as_of)) is not None:
+        if statement is not None and (told := _try(connection, [statement], as_of)) is not None:
             errors[rule.rule_id] = told
     if said is not None:
         errors |= {rule.rule_id: said for rule in asked if rule.rule_id not in errors}
@@ -127,14 +127,15 @@ def state_of(rule: Rule, failing: int, checked: int) -> str:
     return "pass" if Decimal(100 * failing) <= rule.tolerance_percent * checked else "fail"
 
 
-def _try(connection: Connection, statement: str, as_of: date) -> str | None:
-    """Run a statement in a savepoint; returns None, or what the server objected to, without any value.
+def _try(connection: Connection, statements: Sequence[str], as_of: date) -> str | None:
+    """Run statements in a savepoint; returns None, or what the server objected to, without any value.
 
     A connection that is lost is no answer and goes on as an error of its own.
     """
     savepoint = connection.begin_nested()
     try:
-        connection.execute(text(statement), {"as_of": as_of} if ":as_of" in statement else {})
+        for statement in statements:
+            connection.execute(text(statement), {"as_of": as_of} if ":as_of" in statement else {})
     except DBAPIError as error:
         if error.connection_invalidated or (isinstance(error, OperationalError) and not _sqlstate(error)):
             raise
@@ -165,23 +166,23 @@ def rows_of(contract: TableContract) -> str:
 
 
 def failing_condition(contract: TableContract, rule: Rule) -> str:
-    """SQL that is true of a row of ``r`` that breaks the rule, and false, never null, of every other."""
+    """SQL that is true of a row of ``r`` that breaks the rule, and false or null of every other."""
     column = f"r.{rule.columns[0]}" if rule.columns else ""
     match rule.kind:
         case "present":
             return f"{column} is null"
         case "allowed":
-            return f"coalesce({column} not in ({', '.join(map(literal, rule.allowed))}), false)"
+            return f"{column} not in ({', '.join(map(literal, rule.allowed))})"
         case "pattern":
-            return f"coalesce({column} !~ {literal(rule.pattern)}, false)"
+            return f"{column} !~ {literal(rule.pattern)}"
         case "at_most":
-            return f"coalesce(r.{rule.columns[0]} > r.{rule.columns[1]}, false)"
+            return f"r.{rule.columns[0]} > r.{rule.columns[1]}"
         case "references":
             name = rule.columns[0]
             return f"({column} is not null and not exists (select from {rule.references} p where p.{name} = {column}))"
         case "unique":
             return _repeated(contract, rule)
-    return f"coalesce(not ({with_threshold(rule)}), false)"
+    return f"not ({with_threshold(rule)})"
 
 
 def _repeated(contract: TableContract, rule: Rule) -> str:
@@ -224,22 +225,34 @@ def _reason(contract: TableContract, rule: Rule) -> str:
     return f"format({', '.join([literal(template), *arguments])})"
 
 
-def _pass_statement(contract: TableContract, rules: Sequence[Rule]) -> str:
-    """One statement that adds every failing row with every reason to ``failing_record``."""
-    conditions = [failing_condition(contract, rule) for rule in rules]
+def _pass_statements(contract: TableContract, rules: Sequence[Rule]) -> list[str]:
+    """Statements that add every failing row with every reason to ``failing_record``.
+
+    ``offset 0`` keeps the planner from writing each condition into the filter and into the list, which would look
+    repeated keys up twice; a table is made first, because making one may use several processes and inserting may not.
+    """
+    flags = ", ".join(f"{failing_condition(contract, rule)} as f{place}" for place, rule in enumerate(rules))
     listed = ", ".join(
         f"({literal(rule.rule_id)}, f{place}, case when f{place} then {_reason(contract, rule)} end)"
         for place, rule in enumerate(rules)
     )
-    flags = ", ".join(f"{condition} as f{place}" for place, condition in enumerate(conditions))
     either = " or ".join(f"f{place}" for place in range(len(rules)))
-    return (
-        "insert into failing_record (rule_id, record_key, record_id, organization_id, invoice_id, reason)"
-        f" select f.rule_id, coalesce({contract.record_key}, '?'), {contract.record or 'null::bigint'},"
-        f" {contract.organization or 'null::bigint'}, {contract.invoice or 'null::bigint'}, f.reason"
-        f" from (select r.*, {flags} from ({rows_of(contract)}) r) r"
-        f" cross join lateral (values {listed}) f (rule_id, failed, reason) where ({either}) and f.failed"
-    )
+    return [
+        "drop table if exists pg_temp.pass_found",
+        (
+            f"create temporary table pass_found on commit drop as"
+            f" select f.rule_id, coalesce({contract.record_key}, '?')::text as record_key,"
+            f" {contract.record or 'null'}::bigint as record_id,"
+            f" {contract.organization or 'null'}::bigint as organization_id,"
+            f" {contract.invoice or 'null'}::bigint as invoice_id, f.reason"
+            f" from (select r.*, {flags} from ({rows_of(contract)}) r offset 0) r"
+            f" cross join lateral (values {listed}) f (rule_id, failed, reason) where ({either}) and f.failed"
+        ),
+        (
+            "insert into failing_record (rule_id, record_key, record_id, organization_id, invoice_id, reason)"
+            " select rule_id, record_key, record_id, organization_id, invoice_id, reason from pass_found"
+        ),
+    ]
 
 
 def _count(connection: Connection, contract: TableContract, as_of: date) -> tuple[int | None, str | None]:
