@@ -3,7 +3,7 @@
 Does:            checks every table against its contract in one pass, opens, repeats and closes incidents.
 Reads:           data_contracts/quality, rules of quality, customers, contacts, open items, feeds, quarantine.
 Writes:          results, figures and incidents of schema ops, keys for comparing records; nothing that it judges.
-Outside effects: none. Nobody is written to.
+Outside effects: pages for engineers and owners under KONTOR_HOME/reports/data_quality. Nobody is written to.
 A second run:    of the same day changes nothing; a run killed at any point leaves nothing behind.
 Runbook:         docs/runbooks/data_quality.md
 """
@@ -12,7 +12,15 @@ from __future__ import annotations
 
 from tasks.quality.duplicate_steps import compare_records
 from tasks.quality.parameters import QualityParameters
-from tasks.quality.steps import ask_again, check_tables, conclude, open_quality_run, read_rules, report_quality
+from tasks.quality.steps import (
+    ask_again,
+    check_tables,
+    conclude,
+    open_quality_run,
+    read_rules,
+    report_quality,
+    write_reports,
+)
 from tasks.steps import business_flow
 
 EVERYTHING_TODAY = QualityParameters()
@@ -33,6 +41,7 @@ def data_quality(parameters: QualityParameters = EVERYTHING_TODAY) -> dict[str, 
         opinion = ask_again(run, contracts)
 
         # Report: what failed, and apart from it what could not be asked; the latter ends the run partly done.
+        write_reports(run, contracts, checked)
         counts = report_quality(run, checked)
         conclude(checked, opinion)
         return counts

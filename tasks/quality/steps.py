@@ -19,6 +19,7 @@ from tasks.quality.checks_store import Result, check_table, create_failing, in_f
 from tasks.quality.contracts import TableContract, list_table_contracts
 from tasks.quality.incidents_store import Kept, keep_incidents, keep_results, refuse_past
 from tasks.quality.measures_store import judge_measures, keep_measures, measure_table
+from tasks.quality.pages_store import write_pages
 from tasks.quality.parameters import QualityParameters
 from tasks.steps import (
     READ_STEP,
@@ -140,6 +141,17 @@ def ask_again(run: QualityRun, contracts: Sequence[TableContract]) -> list[Resul
             keep_results(connection, run.run.run_id, run.as_of, results, ENGINE)
     log_event("second_opinion", run_id=run.run.run_id, rules=len(results))
     return results
+
+
+@step(READ_STEP)
+def write_reports(run: QualityRun, contracts: Sequence[TableContract], checked: Checked) -> int:
+    """Write a page for engineers and one for each owner under KONTOR_HOME/reports; returns how many."""
+    if run.parameters.dry_run:
+        return 0
+    with run.engine.connect() as connection:
+        written = write_pages(connection, run.settings.home, run.as_of, contracts, checked.results)
+    log_event("pages_written", run_id=run.run.run_id, pages=len(written))
+    return len(written)
 
 
 @step(READ_STEP)

@@ -18,6 +18,7 @@ from tasks.quality import steps
 from tasks.quality.checks_store import ROW_KINDS, Result, check_table, create_failing, in_force
 from tasks.quality.contracts import TableContract, list_table_contracts, load_table_contract
 from tasks.quality.incidents_store import fetch_incident, waive
+from tasks.quality.pages_store import write_pages
 from tasks.quality.parameters import QualityParameters
 from tasks.quality.steps import Checked, QualityRun
 from tasks.quality_gate import require_quality
@@ -341,3 +342,23 @@ def test_a_required_rule_that_could_not_be_asked_stops_too(books: Books) -> None
         )
         with pytest.raises(Refused, match="invoices_columns: SQLSTATE 42P01"):
             require_quality(connection, "payment_sync", TODAY)
+
+
+# --- pages ------------------------------------------------------------------------------------------------------------
+
+
+def test_every_owner_has_a_page_with_nobodys_personal_data(books: Books, tmp_path: Path) -> None:
+    """One page for engineers and one an owner, with their rows only and without names, addresses and tax numbers."""
+    checked = check(books.settings, TODAY)
+    with database.engine_for(books.settings).connect() as connection:
+        written = write_pages(connection, tmp_path, TODAY, list_table_contracts(), checked.results)
+    pages = {path.name: path.read_text("utf-8") for path in written}
+    owners = {row["owner"] for row in books.read("select owner from ops.quality_incidents where state = 'open'")}
+    assert {"petar", "rosen", "sales operations"} <= owners
+    assert len(pages) == 1 + len(owners)
+    assert all(path.stat().st_mode & 0o077 == 0 for path in written)
+    assert not any(word in page for page in pages.values() for word in ("Alfa", "Beta", "Gamma", "175074752"))
+    rosen = next(page for name, page in pages.items() if name.endswith("rosen.html"))
+    assert "customer 3 owes money" in rosen
+    assert "customer 1 owes money" not in rosen
+    assert "organization_country_present" in pages["rules.html"]
