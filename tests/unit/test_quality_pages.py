@@ -47,7 +47,7 @@ class _Whole(HTMLParser):
         if tag not in ("meta", "br", "rect"):
             self.open.append(tag)
 
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+    def handle_startendtag(self, tag: str, _attrs: list[tuple[str, str | None]]) -> None:
         assert tag == "rect"
 
     def handle_endtag(self, tag: str) -> None:
