@@ -11,15 +11,19 @@ Runbook:         docs/runbooks/backfill.md
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import date
 from itertools import groupby
 
+from flows.catalog_upsert import catalog_upsert
 from flows.customer_import import customer_import
+from flows.finance_report import finance_report
+from flows.overdue_reminders import overdue_reminders
 from flows.payment_sync import payment_sync
 from tasks.backfills.parameters import BackfillParameters
 from tasks.backfills.steps import (
     BackfillRun,
     RunWindow,
-    WindowFlow,
+    apply_erasures_again,
     close_request,
     conclude_backfill,
     keep_request,
@@ -31,6 +35,8 @@ from tasks.backfills.steps import (
 )
 from tasks.backfills.windows import Input, Window
 from tasks.feeds.parameters import FeedInstruction, FeedParameters
+from tasks.reminders.parameters import ReminderParameters
+from tasks.reports.parameters import FinanceParameters
 from tasks.steps import business_flow
 
 
@@ -50,10 +56,28 @@ def _by_files(flow: str, body: Callable[[FeedParameters], Mapping[str, int]]) ->
     return run
 
 
+def _by_day(run_day: Callable[[date], Mapping[str, int]]) -> RunWindow:
+    """Runs a flow that reads no files once for a window, as of its last day."""
+    return lambda _driver, window, _inputs: run_day(window.to_on)
+
+
+def _plan_reminders(day: date) -> Mapping[str, int]:
+    """What would have been decided as of a past day; never anything but a dry run, so that no mail can leave."""
+    return overdue_reminders.fn(ReminderParameters(as_of=day, dry_run=True))
+
+
+def _write_report(day: date) -> Mapping[str, int]:
+    """Finance's report of a past day as files; never a mail."""
+    return finance_report.fn(FinanceParameters(as_of=day, dry_run=True))
+
+
 # The flows that can be run again by period. Each is called as the function that it is, inside the driver's run.
-WINDOW_FLOWS: Mapping[str, WindowFlow] = {
-    "customer_import": WindowFlow(("organizations", "contacts"), _by_files("customer_import", customer_import.fn)),
-    "payment_sync": WindowFlow(("open_items", "settled_items"), _by_files("payment_sync", payment_sync.fn)),
+WINDOW_FLOWS: Mapping[str, RunWindow] = {
+    "customer_import": _by_files("customer_import", customer_import.fn),
+    "payment_sync": _by_files("payment_sync", payment_sync.fn),
+    "catalog_upsert": _by_files("catalog_upsert", catalog_upsert.fn),
+    "overdue_reminders": _by_day(_plan_reminders),
+    "finance_report": _by_day(_write_report),
 }
 
 
@@ -64,7 +88,7 @@ def backfill(parameters: BackfillParameters) -> dict[str, int]:
         # Check and plan: windows, files found and missing; a dry run ends here and has changed nothing.
         number = parameters.backfill_id
         if number is None:
-            plan = plan_backfill(run, WINDOW_FLOWS[parameters.flow])
+            plan = plan_backfill(run)
             if not parameters.live:
                 return plan.counts()
             number = keep_request(run, plan)
@@ -72,6 +96,9 @@ def backfill(parameters: BackfillParameters) -> dict[str, int]:
         # Do: one window after another; what is done stands in the database, whoever is killed.
         request = take_up(run, number)
         run_windows(run, request, WINDOW_FLOWS[request.request.flow])
+
+        # Let go again: whoever was erased and came back with an old file.
+        apply_erasures_again(run)
 
         # Report: the figures before and after; a window that failed ends the run failed.
         state = close_request(run, request)

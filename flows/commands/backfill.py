@@ -179,7 +179,6 @@ def _parameters(
 
 
 def _make_plan(settings: Settings, given: Mapping[str, Sequence[str]]) -> Plan:
-    from flows.backfill import WINDOW_FLOWS
     from flows.commands.screen import today_in
     from tasks.backfills.parameters import BackfillInstruction, BackfillParameters
     from tasks.backfills.planning import make_plan
@@ -190,9 +189,8 @@ def _make_plan(settings: Settings, given: Mapping[str, Sequence[str]]) -> Plan:
     parameters = checked_parameters("backfill", {name: t for name, t in given.items() if name not in words})
     if not isinstance(parameters, BackfillParameters):
         raise TypeError("backfill takes BackfillParameters")
-    feeds = WINDOW_FLOWS[parameters.flow].feeds
     request, today = request_of(parameters, said), today_in(settings)
-    return on_database(lambda connection: make_plan(connection, settings, request, feeds, today=today))
+    return on_database(lambda connection: make_plan(connection, settings, request, today=today))
 
 
 def _drive(settings: Settings, given: Mapping[str, Sequence[str]]) -> None:

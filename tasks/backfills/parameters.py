@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tasks.backfills.windows import Every, Reprocess
 
-FlowName = Literal["customer_import", "payment_sync"]
+FlowName = Literal["customer_import", "payment_sync", "catalog_upsert", "overdue_reminders", "finance_report"]
 Because = Literal["", "files came late", "an outage", "a contract was mended", "a restore", "an audit"]
 
 

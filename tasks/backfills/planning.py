@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from configs.settings import Settings
 from tasks.backfills.inputs import Found, Undated, find_inputs
-from tasks.backfills.store import Request, former_ends, overlapping, past_seconds, refusal_of_overlap
+from tasks.backfills.store import Request, former_ends, overlapping, past_seconds, purged_through, refusal_of_overlap
 from tasks.backfills.windows import (
     PlannedWindow,
     cut_windows,
@@ -64,28 +64,44 @@ class Plan:
         ]
 
 
-def make_plan(
-    connection: Connection, settings: Settings, request: Request, feeds: Sequence[str], *, today: date
-) -> Plan:
+@dataclass(frozen=True)
+class Scope:
+    """What a flow touches: the feeds it reads, if any, and the tables whose deleted past it must not bring back."""
+
+    feeds: tuple[str, ...] = ()
+    entities: tuple[str, ...] = ()
+
+
+SCOPES: Mapping[str, Scope] = {
+    "customer_import": Scope(("organizations", "contacts"), ("crm.organizations", "crm.contacts")),
+    "payment_sync": Scope(("open_items", "settled_items"), ("crm.invoices",)),
+    "catalog_upsert": Scope(("currency_rates", "catalog")),
+    "overdue_reminders": Scope(),
+    "finance_report": Scope(),
+}
+
+
+def make_plan(connection: Connection, settings: Settings, request: Request, *, today: date) -> Plan:
     """Return the plan of a request; the same question tomorrow may have another answer.
 
     Raises:
         UsageError: the period makes no sense.
         Refused: it lies ahead, or another backfill has it under way.
     """
+    scope = SCOPES[request.flow]
     windows = cut_windows(request.from_on, request.to_on, request.every, request.excluded_days)
-    refuse_period(windows, today=today, purged_through=None)
+    refuse_period(windows, today=today, purged_through=purged_through(connection, scope.entities))
     other = overlapping(connection, request)
     if other is not None:
         raise refusal_of_overlap(request, other)
-    found = inputs_of(connection, settings, request, feeds)
+    found = inputs_of(connection, settings, request)
     former = former_ends(connection, request.flow)
     planned = tuple(
         plan_window(
             window,
             [i for i in found.inputs if window.holds(i.as_of) and i.as_of not in request.excluded_days],
             former=former.get((window.from_on, window.to_on)),
-            reads_files=bool(feeds),
+            reads_files=bool(scope.feeds),
             reprocess=request.reprocess,
         )
         for window in windows
@@ -94,8 +110,9 @@ def make_plan(
     return Plan(request, planned, found.undated, seconds)
 
 
-def inputs_of(connection: Connection, settings: Settings, request: Request, feeds: Sequence[str]) -> Found:
-    """The files of these feeds in archive, inbox and the request's own folder; none for a flow without feeds."""
+def inputs_of(connection: Connection, settings: Settings, request: Request) -> Found:
+    """The flow's files in archive, inbox and the request's own folder; none for a flow that reads no files."""
+    feeds = SCOPES[request.flow].feeds
     if not feeds:
         return Found((), ())
     extra = [Path(request.source_folder)] if request.source_folder else []

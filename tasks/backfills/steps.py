@@ -33,7 +33,10 @@ from tasks.backfills.store import (
     waiting_windows,
 )
 from tasks.backfills.windows import Input, Window
-from tasks.database import engine_for
+from tasks.database import RETENTION, engine_for
+from tasks.erasures.keys import key_of
+from tasks.erasures.ledger_file import ledger_of
+from tasks.erasures.store import replay
 from tasks.errors import KontorError, Locked, PartlyDone, UsageError
 from tasks.instructions import fetch_instruction, keep_instruction
 from tasks.ledger import Run, working_for_backfill
@@ -54,14 +57,6 @@ from tasks.steps import (
 RunWindow = Callable[["BackfillRun", Window, Sequence[Input]], Mapping[str, int]]
 
 _LOCK_ATTEMPTS, _LOCK_PAUSE_SECONDS = 60, 5.0
-
-
-@dataclass(frozen=True)
-class WindowFlow:
-    """A flow that can be run window by window: the feeds it reads (none: it only looks at days) and how."""
-
-    feeds: tuple[str, ...]
-    run: RunWindow
 
 
 @dataclass(frozen=True)
@@ -114,12 +109,10 @@ def request_of(parameters: BackfillParameters, said: BackfillInstruction) -> Req
 
 
 @step(READ_STEP)
-def plan_backfill(run: BackfillRun, flow: WindowFlow) -> Plan:
+def plan_backfill(run: BackfillRun) -> Plan:
     """The plan of the request, published as a table of its windows."""
     with run.engine.connect() as connection:
-        plan = make_plan(
-            connection, run.settings, request_of(run.parameters, run.said), flow.feeds, today=run.run.as_of
-        )
+        plan = make_plan(connection, run.settings, request_of(run.parameters, run.said), today=run.run.as_of)
     publish_counts("backfill-plan", f"Windows of a backfill of {plan.request.flow}", plan.rows())
     run.run.note(plan.counts())
     return plan
@@ -145,7 +138,7 @@ def take_up(run: BackfillRun, backfill_id: int) -> Backfill:
     return backfill
 
 
-def run_windows(run: BackfillRun, backfill: Backfill, flow: WindowFlow) -> None:
+def run_windows(run: BackfillRun, backfill: Backfill, work: RunWindow) -> None:
     """Run the waiting windows one after another until none is left or a person pauses or cancels the backfill.
 
     A window that fails is recorded and the next one is run: order does not matter. Between two windows the flow's
@@ -153,14 +146,14 @@ def run_windows(run: BackfillRun, backfill: Backfill, flow: WindowFlow) -> None:
     """
     with run.engine.connect() as connection:
         windows = waiting_windows(connection, backfill)
-        inputs = inputs_of(connection, run.settings, backfill.request, flow.feeds).inputs
+        inputs = inputs_of(connection, run.settings, backfill.request).inputs
     with Progress("backfill-windows", len(windows), "Windows run", on_change=progress_listener.get()) as progress:
         for window in windows:
             if not _may_go_on(run, backfill):
                 log_event("backfill_stopped_by_a_person", run_id=run.run.run_id, backfill_id=backfill.backfill_id)
                 return
             mine = [i for i in inputs if window.holds(i.as_of) and i.as_of not in backfill.request.excluded_days]
-            run_window(run, backfill, window, mine, flow)
+            run_window(run, backfill, window, mine, work)
             progress.advance()
 
 
@@ -170,7 +163,7 @@ def _may_go_on(run: BackfillRun, backfill: Backfill) -> bool:
 
 
 @step({"retries": 0})
-def run_window(run: BackfillRun, backfill: Backfill, window: Window, inputs: Sequence[Input], flow: WindowFlow) -> str:
+def run_window(run: BackfillRun, backfill: Backfill, window: Window, inputs: Sequence[Input], work: RunWindow) -> str:
     """Run one window and record how it ended; returns done or failed.
 
     The record that it began is committed before its work, the record of its end after it. A kill in between makes
@@ -183,7 +176,7 @@ def run_window(run: BackfillRun, backfill: Backfill, window: Window, inputs: Seq
     error: KontorError | None = None
     try:
         with working_for_backfill(number):
-            counts = _with_patience(lambda: flow.run(run, window, inputs))
+            counts = _with_patience(lambda: work(run, window, inputs))
     except KontorError as raised:
         if raised.transient:
             raise  # the database is away: there is nothing to record in, and the next driver goes on here
@@ -204,6 +197,21 @@ def _with_patience(work: Callable[[], Mapping[str, int]]) -> Mapping[str, int]:
         except Locked:
             time.sleep(_LOCK_PAUSE_SECONDS)
     return work()
+
+
+@step(WRITE_STEP)
+def apply_erasures_again(run: BackfillRun) -> dict[str, int]:
+    """Apply the erasure ledger once more, as the role that alone may erase; returns the counts of what it changed.
+
+    Whoever was erased and came back with an old file goes again before the backfill ends. Twice changes nothing more.
+    """
+    ledger = ledger_of(run.settings.home)
+    if not any(True for _ in ledger.read()):
+        return {}
+    with engine_for(run.settings, RETENTION, purpose="kontor backfill").begin() as connection:
+        counts = replay(connection, ledger, key_of(run.settings.home))
+    log_event("erasures_applied_again", run_id=run.run.run_id, **counts)
+    return counts
 
 
 @step(WRITE_STEP)

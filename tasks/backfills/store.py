@@ -272,6 +272,18 @@ def former_ends(connection: Connection, flow: str) -> dict[tuple[date, date], st
     return {(row.from_on, row.to_on): row.state for row in rows}
 
 
+def purged_through(connection: Connection, entities: Sequence[str]) -> date | None:
+    """The last day of which records of these tables have been deleted by rule; None where none have."""
+    horizon: date | None = connection.scalar(
+        text(
+            "select max(i.horizon) from ops.retention_plan_items i"
+            " where i.action = 'delete' and i.done > 0 and i.entity = any(:entities)"
+        ),
+        {"entities": list(entities)},
+    )
+    return None if horizon is None else horizon - timedelta(days=1)
+
+
 def past_seconds(connection: Connection, flow: str) -> list[float]:
     """How long the newest hundred finished runs of a flow took."""
     return [

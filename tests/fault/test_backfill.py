@@ -169,3 +169,19 @@ def test_a_cancelled_backfill_cannot_be_resumed(stage: Stage, books: Books, sour
     refused = stage.processes.run("backfill", "cancel", "1")
     assert refused.code == 3
     assert "Backfill 1 is done" in refused.said
+
+
+def test_a_backfill_of_reminders_and_reports_keeps_no_mail(stage: Stage, books: Books, source: Path) -> None:
+    """Over a past month reminders are decided dry and finance's report is written as files: no mail is kept."""
+    for path in sorted(source.glob("*.xlsx"))[:WEEKS]:
+        books.take_in(path, "open_items")
+    for flow in ("overdue_reminders", "finance_report"):
+        ended = _backfill(stage, flow=flow, from_day=str(FIRST), to_day=str(LAST), every="month", reason="x", live=True)
+        assert ended.code == 0, ended.said
+    assert books.read("select count(*) from outbox.reminders") == [{"count": 0}]
+    assert books.read("select count(*) from ops.reminder_decisions") == [{"count": 0}]
+    runs = books.read(
+        "select flow, as_of, dry_run from ops.run_ledger where flow <> 'backfill' and flow <> 'test' order by 1"
+    )
+    assert runs == [{"flow": flow, "as_of": LAST, "dry_run": True} for flow in ("finance_report", "overdue_reminders")]
+    assert list((stage.settings.home / "reports" / "finance").rglob("*2012-01-22*"))
