@@ -92,9 +92,6 @@ class Settings(BaseSettings):
     )
     engineer_emails: str = Field(default="", description="Who receives alerts about runs; several with commas.")
 
-    backup_engine: Literal["core", "pgbackrest"] = Field(
-        default="core", description="core: PostgreSQL's own programs, for the embedded database; pgbackrest: your own."
-    )
     backup_target: SecretStr | None = Field(
         default=None, description="Where backups go: a folder, s3://bucket/path, sftp://…; default KONTOR_HOME/backups."
     )
@@ -107,7 +104,6 @@ class Settings(BaseSettings):
     backup_wal_limit_mb: int = Field(
         default=4096, ge=64, description="How much WAL the server may keep for a receiver that is away, in MB."
     )
-    backup_pgbackrest_config: Path | None = Field(default=None, description="pgBackRest's own configuration file.")
 
     @field_validator("home", "inbox", "bounces", "smtp_ca_file", "dkim_key_file")
     @classmethod

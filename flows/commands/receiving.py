@@ -39,8 +39,8 @@ def main() -> int:
         signal.signal(number, stop)
     settings = load_settings()
     server = find_postgres(settings.home)
-    if settings.database_url is not None or settings.backup_engine != "core":
-        stopped.wait()  # the engine of an own database receives its WAL itself
+    if settings.database_url is not None:
+        stopped.wait()  # a database of one's own is backed up by its operator's means
         return 0
     if server is None or is_sealed(settings.home):
         print("the database is not running, or waits for its release", flush=True)

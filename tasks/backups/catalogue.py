@@ -67,7 +67,7 @@ def read_catalogue(target: Target, signers: Sequence[Ed25519PublicKey]) -> Catal
     backups, damaged, leftovers = [], [], []
     verdicts = {}
     for label in target.names():
-        if label in (WAL, "pgbackrest") or label.endswith(".part"):
+        if label == WAL or label.endswith(".part"):
             continue
         files = set(target.names(label))
         if MANIFEST not in files:

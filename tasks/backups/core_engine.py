@@ -235,7 +235,7 @@ def _running(settings: Settings) -> LocalPostgres:
     if settings.database_url is not None:
         raise Refused(
             "The core engine backs up the embedded database; KONTOR_DATABASE_URL names one of your own.",
-            hint="Set KONTOR_BACKUP_ENGINE=pgbackrest and KONTOR_BACKUP_PGBACKREST_CONFIG.",
+            hint="Back that server up by its operator's own means; see docs/reference/backups.md.",
         )
     server = find_postgres(settings.home)
     if server is None:

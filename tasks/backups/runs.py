@@ -19,6 +19,7 @@ from tasks.backups.expiry import Plan
 from tasks.backups.manifest import FULL, INCREMENTAL, Manifest, Verdict, label_for
 from tasks.backups.pruning import clear_leftovers, delete_backups, plan_prune
 from tasks.backups.targets import open_target
+from tasks.backups.wal import forget_wal, segment_of
 from tasks.errors import Locked, Refused, UsageError
 
 Progress = Callable[[str], None]
@@ -34,16 +35,7 @@ class Choice:
 
 
 def open_engine(settings: Settings) -> CoreEngine:
-    """The engine of the embedded database.
-
-    Raises:
-        Refused: the settings name pgBackRest, which has its own catalogue and check.
-    """
-    if settings.backup_engine != "core":
-        raise Refused(
-            "KONTOR_BACKUP_ENGINE names pgbackrest; this is done by pgBackRest itself.",
-            hint="See docs/reference/backups.md.",
-        )
+    """The engine that the settings describe; raises as :func:`open_target`."""
     return CoreEngine(settings, open_target(settings), keys.keyring(settings.home, settings.backup_identity))
 
 
@@ -152,10 +144,19 @@ def prune(database: Database, engine: CoreEngine, policy: store.Policy, now: dat
     if not live or not goes:
         return goes
     delete_backups(engine.target, survey(engine), goes)
+    _forget_wal(engine)
     with database.begin() as connection:
         store.note_pruned(connection, goes)
         store.forget_beats(connection, now - timedelta(days=policy.recovery_window_days + 1))
     return goes
+
+
+def _forget_wal(engine: CoreEngine) -> None:
+    """Delete the shipped WAL from before the oldest backup that is left: nothing could be recovered with it."""
+    left = survey(engine).backups
+    if left:
+        oldest = min(left, key=lambda manifest: manifest.started)
+        forget_wal(engine.target, segment_of(oldest.start_lsn, oldest.timeline))
 
 
 def policy_on(connection: Connection, day: date) -> store.Policy:

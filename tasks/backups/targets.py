@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -53,7 +54,8 @@ class Target:
         name = f"{final}{_PART}" if self.renames else final
         with _in_words(f"{path} cannot be written"):
             self.files.makedirs(final.rsplit("/", 1)[0], exist_ok=True)
-            file = self.files.open(name, "wb", block_size=1 << 23)
+            # Parts of an upload: 10,000 of 16 MB are 160 GB. Elsewhere the file system knows its own best size.
+            file = self.files.open(name, "wb", **({} if self.renames else {"block_size": 1 << 24}))
         try:
             with _in_words(f"{path} cannot be written"):
                 yield file
@@ -78,7 +80,7 @@ class Target:
 
     def _give_up(self, file: Any, name: str) -> None:
         """Leave nothing behind; the next run's housekeeping takes what this cannot."""
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(*_remote_errors(), ValueError):
             if self.renames:
                 file.close()
                 self.files.rm_file(name)
@@ -185,5 +187,13 @@ def _in_words(what: str) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise DependencyDown(f"{what}: it is not there.", hint=_AGAIN) from None
-    except OSError as error:
-        raise DependencyDown(f"{what}: {error.strerror or type(error).__name__}.", hint=_AGAIN) from None
+    except _remote_errors() as error:
+        said = error.strerror if isinstance(error, OSError) else None
+        raise DependencyDown(f"{what}: {said or type(error).__name__}.", hint=_AGAIN) from None
+
+
+def _remote_errors() -> tuple[type[BaseException], ...]:
+    """What file systems raise for the state of the world: OSError, and what the loaded ones raise beside it."""
+    beside = (("asyncssh", "Error"), ("botocore.exceptions", "BotoCoreError"), ("botocore.exceptions", "ClientError"))
+    loaded = [getattr(sys.modules[module], name) for module, name in beside if module in sys.modules]
+    return (OSError, *loaded)
