@@ -95,8 +95,8 @@ _FILL = (
     """
 insert into landing.feed_files (file_name, sha256, byte_size, contract, contract_version, contract_sha256, feed, source,
                                 mode, as_of, state, run_id)
-values ('open_items.csv', md5(random()::text), 1, 'open_items', '1', '', 'open_items', 'accounting', 'snapshot', :day,
-        'applied', :run_id)
+values ('open_items.csv', md5(random()::text), 1, 'open_items', '1', '', 'open_items', 'accounting', 'snapshot',
+        cast(:day as date) - 5, 'applied', :run_id)
 """,
     """
 insert into crm.organizations (customer_number, name, country, language, segment, owner, seen_as_of, feed_file_id)
@@ -119,7 +119,7 @@ insert into crm.invoices (organization_id, source, invoice_number, document_type
 select organization_id, 'accounting', customer_number || '/' || n, 'invoice', cast(:day as date) - 60,
        cast(:day as date) + case when cast(:stage as text) = 'upcoming' then 2 else -30 + n end, 'EUR',
        100 * n, 100 * n,
-       cast(:day as date) - 50, feed_file_id
+       cast(:day as date) - 5, feed_file_id
 from crm.organizations, generate_series(1, :items) n
 """,
 )
