@@ -91,9 +91,9 @@ class Nursery:
         """Start ``kontor`` with these arguments in a process of its own."""
         return self._fork({"arguments": list(arguments), "environment": environment})
 
-    def start_flow(self, flow: str, /, **parameters: object) -> Child:
+    def start_flow(self, flow: str, environment: Mapping[str, str] | None = None, /, **parameters: object) -> Child:
         """Start a flow without Prefect's engine in a process of its own, as ``kontor run`` would with it."""
-        return self._fork({"flow": flow, "parameters": parameters, "environment": {}})
+        return self._fork({"flow": flow, "parameters": parameters, "environment": dict(environment or {})})
 
     def run(self, *arguments: str, **environment: str) -> Ended:
         """Run ``kontor`` with these arguments to its end."""
@@ -193,13 +193,16 @@ def _be_a_flow(name: str, parameters: Mapping[str, Any]) -> int:
 
     Task.__call__ = call  # type: ignore[method-assign,assignment]
     model = parameters_model(name)
-    own = getattr(model, "instructions", BaseModel)
-    said = own(**{key: value for key, value in parameters.items() if key in own.model_fields})
-    rest = {key: value for key, value in parameters.items() if key not in own.model_fields}
+    own: type[BaseModel] | None = getattr(model, "instructions", None)
+    words = own.model_fields if own is not None else {}
+    rest = {key: value for key, value in parameters.items() if key not in words}
     try:
         settings = load_settings()
         ensure_database(settings, print)
-        instruction = {"instruction": given_instruction(settings, name, said)} if own.model_fields else {}
+        instruction: dict[str, Any] = {}
+        if own is not None:
+            said = own(**{key: value for key, value in parameters.items() if key in words})
+            instruction = {"instruction": given_instruction(settings, name, said)}
         getattr(importlib.import_module(f"flows.{name}"), name).fn(model(**rest, **instruction))
     except KontorError as error:
         print(f"{type(error).__name__}: {error.message}")
@@ -217,6 +220,7 @@ def _load() -> None:
         "flows.customer_import",
         "flows.payment_sync",
         "flows.backfill",
+        "flows.overdue_reminders",
         "tasks.stack",
         "alembic.context",
     )

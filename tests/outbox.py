@@ -52,6 +52,19 @@ def begin_run(settings: Settings, day: date) -> Claim:
     return Claim(int(run_id or 0), f"run {run_id} of the test")
 
 
+def make_customers(settings: Settings, customers: int, *, items: int = 2, country: str = "BG") -> Queue:
+    """Customers with overdue items about whom nothing is planned yet; the queue has no run of its own."""
+    with engine_for(settings, OWNER).begin() as connection:
+        day = connection.scalar(text("select ops.business_today()")) or date.min
+        run_id = int(connection.scalar(text(_RUN), {"day": day}) or 0)
+        connection.execute(text("update ops.run_ledger set state = 'done', ended_at = now()"))
+        values = {"run_id": run_id, "day": day, "customers": customers, "items": items, "stage": "first",
+                  "language": "en", "country": country}  # fmt: skip
+        for statement in _FILL:
+            connection.execute(text(statement), values)
+    return Queue(settings, day, Claim(0, ""))
+
+
 def fill_queue(
     settings: Settings,
     customers: int,

@@ -139,7 +139,7 @@ class Templates:
         except (TemplateError, KeyError) as error:
             raise UsageError(
                 f"Template {name} cannot be used: {type(error).__name__}{_line(error)}.",
-                hint="Correct it; configs/templates/README.md lists what a template may say.",
+                hint="Correct it; docs/reference/sending.md lists what a template may say.",
             ) from None
 
 
