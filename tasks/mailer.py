@@ -19,6 +19,7 @@ sends all of them to one address and names the true recipient in a header, ``liv
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -134,6 +135,7 @@ class Packer:
             date=format_datetime(letter.dated),
             headers={name: one_line(value, 2000) for name, value in [*headers, *threaded]},
         )
+        message.after_build = _with_fixed_boundaries
         for file in (*letter.pictures, *letter.attachments):
             message.attach(
                 filename=one_line(file.file_name).replace("/", "_"),
@@ -143,6 +145,17 @@ class Packer:
                 content_disposition="inline" if file.content_id else "attachment",
             )
         return message
+
+
+def _with_fixed_boundaries(message: Any, built: Any) -> None:
+    """Give every part of several a boundary that follows from the Message-ID: the same letter is the same bytes.
+
+    Left alone, the standard library draws one and searches the whole text for it, a third of the cost of a message.
+    All contents are in base64, in which neither ``_`` nor ``-`` occurs, so no content can hold a boundary.
+    """
+    name = hashlib.sha256(str(message.message_id).encode()).hexdigest()[:24]
+    for place, part in enumerate(part for part in built.walk() if part.is_multipart()):
+        part.set_boundary(f"_{name}_{place}_")
 
 
 def _plain_mode(mode: str) -> Mode:

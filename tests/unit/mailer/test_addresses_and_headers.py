@@ -149,6 +149,16 @@ def test_the_message_id_depends_on_its_parts_alone() -> None:
     assert "\n" not in message_id(sender, "a b\r\nBcc: x")
 
 
+def test_the_same_letter_is_the_same_bytes() -> None:
+    """Packing again gives the same message, another Message-ID another one; every content is in base64."""
+    first, second = (Packer(SETTINGS).pack(letter(text="--_", html="<p>--_</p>")).content for _ in range(2))
+    assert first == second
+    assert first != Packer(SETTINGS).pack(letter(text="--_", message_id="<other@kontor.example>")).content
+    message = parsed(letter())
+    contents = [part for part in message.walk() if not part.is_multipart()]
+    assert {part["Content-Transfer-Encoding"] for part in contents} == {"base64"}
+
+
 def test_one_line_keeps_letters_of_every_script() -> None:
     """Only what cannot be seen is taken out."""
     assert one_line("Напомняне\r\nBcc: x\u202e  №5\x00") == "Напомняне Bcc: x №5"
