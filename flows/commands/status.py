@@ -120,7 +120,10 @@ def _print_lines(lines: Sequence[StatusLine]) -> None:
         dot = Text.assemble(("● ", COLOURS.get(line.colour, "")), f"{line.colour:<6}  {line.area:<{area_width}}  ")
         console.print(Text.assemble(dot, line.headline))
         if line.colour in ("red", "yellow"):
-            console.print(Text(f"  {'':<6}  {'':<{area_width}}  {line.reason}", style="dim"))
+            indent = " " * (12 + area_width)
+            width = max(console.width - len(indent), 20) if console.is_terminal else len(line.reason) or 1
+            for part in Text(line.reason, style="dim").wrap(console, width):
+                console.print(Text.assemble(indent, part))
 
 
 def _print_feeds(feeds: Report) -> None:

@@ -111,8 +111,8 @@ READINGS: Mapping[str, Reading] = {
         "Settled invoices",
         "settled_by desc, customer_number, invoice_number",
         (
-            "customer_number", "customer_name", "invoice_number", "due_on", "settled_after", "settled_by", "days_late",
-            "currency", "amount",
+            "customer_number", "customer_name", "invoice_number", "due_on", "settled_by", "days_late", "currency",
+            "amount", "settled_after",
         ),
         "amount",
     ),

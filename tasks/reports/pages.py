@@ -38,7 +38,7 @@ tfoot td{font-weight:600;border-top:2px solid var(--line);border-bottom:0}
 code{font:13px/1.4 ui-monospace,Menlo,Consolas,monospace;background:var(--lit-grey);padding:.1rem .35rem;
 border-radius:4px;white-space:pre-wrap;overflow-wrap:anywhere}
 .green,.strict{color:var(--green)}.yellow,.hesitant{color:var(--yellow)}.red,.disloyal{color:var(--red)}
-.grey,.unrated{color:var(--grey)}
+.grey,.unrated{color:var(--grey)}span.green,span.yellow,span.red,span.grey{white-space:nowrap}
 .banner{padding:.8rem 1rem;border-radius:8px;margin:0 0 1rem;font-weight:600}
 .banner.green{background:var(--lit-green)}.banner.yellow{background:var(--lit-yellow)}
 .banner.red{background:var(--lit-red)}.banner.grey{background:var(--lit-grey)}
@@ -73,7 +73,9 @@ def as_html(report: Report) -> str:
     column = reading_of(report.name).total
     totals = totals_by_currency(report, column) if column and not report.more else {}
     said = [day, size, *(money(amount, currency) for currency, amount in totals.items())]
-    return page(reading_of(report.name).title, " · ".join(said), table_of(report, totals))
+    first = reading_of(report.name).columns
+    ordered = report.only([*first, *(name for name in report.names if name not in first)])
+    return page(reading_of(report.name).title, " · ".join(said), table_of(ordered, totals))
 
 
 def table_of(report: Report, totals: Mapping[str, Decimal] | None = None) -> str:
@@ -133,7 +135,11 @@ def _foot_cell(column: Column, value: object, currency: str) -> str:
 def definition_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table of cells that are HTML already, under headings that are text."""
     head = "".join(f'<th scope="col">{html.escape(text)}</th>' for text in headings)
-    labels = [f'<td data-label="{html.escape(text)}">' for text in headings]
-    lines = ["".join(f"{label}{cell}</td>" for label, cell in zip(labels, row, strict=True)) for row in rows]
+    labels = [f' data-label="{html.escape(text)}"' for text in headings]
+    lines = ["".join(_marked(cell, label) for cell, label in zip(row, labels, strict=True)) for row in rows]
     body = "\n".join(f"<tr>{line}</tr>" for line in lines)
     return f'<div class="wide"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>'
+
+
+def _marked(cell: str, label: str) -> str:
+    return f"<td{label}>{cell}</td>" if cell else f'<td class="none"{label}></td>'

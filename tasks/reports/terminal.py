@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rich import box
 from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from tasks.artifacts import PAYER_COLOURS, cell_text, money
 from tasks.reports.catalogue import reading_of
 from tasks.reports.formats import is_numeric, shown
 from tasks.reports.rows import Column, Report, currency_of, json_value, printable, totals_by_currency
+from tasks.reports.tables import GAP, Layout, heading_lines, lay_out
 
 COLOURS = {"green": "green", "yellow": "yellow", "red": "red", "grey": "bright_black"}
 _STATE_COLOURS = {
@@ -49,18 +48,62 @@ def cell_of(column: Column, value: object, currency: str | None) -> Text:
 
 
 def print_table(
-    console: Console, headings: Sequence[str], rows: Iterable[Sequence[Text | str]], right: Sequence[bool]
-) -> None:
-    """Print a table: with lines and colour on a terminal, else as aligned text whose lines are never broken."""
+    console: Console,
+    headings: Sequence[str],
+    rows: Iterable[Sequence[Text | str]],
+    right: Sequence[bool],
+    *,
+    may_leave_out: bool = False,
+) -> int:
+    """Print a table: coloured and fitted to a terminal, else as aligned text whose lines are never broken.
+
+    Returns how many columns had no room, which only ``may_leave_out`` allows.
+    """
+    cells = [[cell if isinstance(cell, Text) else Text(cell) for cell in row] for row in rows]
+    plain = [[cell.plain for cell in row] for row in cells]
     if not console.is_terminal:
-        _print_plain(console, headings, [[str(cell) for cell in row] for row in rows], right)
-        return
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for heading, numeric in zip(headings, right, strict=True):
-        table.add_column(heading, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
+        _print_plain(console, headings, plain, right)
+        return 0
+    layout = lay_out(headings, plain, right, console.width, may_leave_out=may_leave_out)
+    _print_fitted(console, headings, cells, right, layout)
+    return len(layout.left_out)
+
+
+def _print_fitted(
+    console: Console, headings: Sequence[str], rows: Sequence[Sequence[Text]], right: Sequence[bool], layout: Layout
+) -> None:
+    rights = [right[at] for at in layout.side]
+    for line in heading_lines([headings[at] for at in layout.side], layout.widths):
+        _print_line(console, [Text(text, style="bold") for text in line], layout.widths, rights)
+    console.print(Text("─" * min(sum(layout.widths) + GAP * (len(layout.widths) - 1), console.width), style="dim"))
     for row in rows:
-        table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
-    console.print(table)
+        broken = [
+            row[at].wrap(console, width) or [Text()] for at, width in zip(layout.side, layout.widths, strict=True)
+        ]
+        for line_number in range(max(map(len, broken), default=0)):
+            cells = [lines[line_number] if line_number < len(lines) else Text() for lines in broken]
+            _print_line(console, cells, layout.widths, rights)
+        for at in layout.below:
+            _print_below(console, headings[at], row[at], named=len(layout.below) > 1)
+
+
+def _print_line(console: Console, cells: Sequence[Text], widths: Sequence[int], rights: Sequence[bool]) -> None:
+    line = Text()
+    for at, (cell, width, numeric) in enumerate(zip(cells, widths, rights, strict=True)):
+        room = " " * max(width - cell.cell_len, 0)
+        parts = (room, cell) if numeric else (cell, room)
+        line = Text.assemble(line, " " * GAP if at else "", *parts)
+    line.rstrip()
+    console.print(line, soft_wrap=True)
+
+
+def _print_below(console: Console, heading: str, cell: Text, *, named: bool) -> None:
+    """A long text under its row, indented; with its column's name where several stand there."""
+    if not cell.plain.strip():
+        return
+    text = Text.assemble((f"{heading}: " if named else "", "dim"), cell)
+    for line in text.wrap(console, max(console.width - 2 * GAP, 1)):
+        console.print(Text.assemble(" " * 2 * GAP, line), soft_wrap=True)
 
 
 def _print_plain(
@@ -91,9 +134,10 @@ def print_report(console: Console, report: Report) -> None:
         for record, row in zip(report.records(), chosen.rows, strict=True)
     ]
     headings = [column.name.replace("_", " ") if console.is_terminal else column.name for column in chosen.columns]
-    print_table(console, headings, rows, [is_numeric(column) for column in chosen.columns])
+    right = [is_numeric(column) for column in chosen.columns]
+    left_out = print_table(console, headings, rows, right, may_leave_out=True)
     if console.is_terminal:
-        _print_footer(console, report, len(report.columns) - len(chosen.columns), reading.total)
+        _print_footer(console, report, len(report.columns) - len(chosen.columns) + left_out, reading.total)
 
 
 def _print_footer(console: Console, report: Report, hidden: int, total: str | None) -> None:
