@@ -89,10 +89,13 @@ begin atomic
       and (l.settled_on is null or l.settled_on > open_items_at.as_of);
 end;
 
--- What had been settled by that day, with the interval in which it happened: settled_after is the last day on
--- which the invoice is known to have been open, settled_by the first on which it is known not to have been.
--- A ledger gives the exact day in settled_on; a snapshot only the interval.
-create or replace function crm.settlements_at(as_of date)
+-- What had been settled by that day but not by the earlier one, with the interval in which it happened: settled_after
+-- is the last day on which the invoice is known to have been open, settled_by the first on which it is known not to
+-- have been. A ledger gives the exact day in settled_on; a snapshot only the interval.
+-- The bounds stand at each kind of evidence, so that a short period reads little. The lists' newest word on an invoice
+-- of a ledger is asked per invoice (its row, or an earlier state where the row is newer than the day), as
+-- crm.newest_states_at says it of all: joining all states to a million entries took seconds.
+create or replace function crm.settlements_between(since date, as_of date)
 returns table (
     invoice_id bigint, organization_id bigint, source text, invoice_number text,
     document_type text, issued_on date, due_on date, currency text, amount numeric, disputed boolean,
@@ -104,26 +107,67 @@ begin atomic
     select s.invoice_id, s.organization_id, s.source, s.invoice_number,
            s.document_type, s.issued_on, s.due_on, s.currency, s.amount, s.disputed,
            p.previous_as_of, s.listed_until, null::date
-    from crm.newest_states_at(settlements_at.as_of) s
+    from crm.newest_states_at(settlements_between.as_of) s
     join crm.snapshot_pairs() p on p.source = s.source and p.snapshot_as_of = s.listed_until
     left join crm.ledger_entries l on l.invoice_id = s.invoice_id
-    where s.listed_until <= settlements_at.as_of and (l.invoice_id is null or p.previous_as_of > l.as_of)
+    where s.listed_until > settlements_between.since and s.listed_until <= settlements_between.as_of
+      and (l.invoice_id is null or p.previous_as_of > l.as_of)
     union all
-    -- The ledger saw it last: it names the day, or it had it open on its own day and the next list did not.
+    -- The ledger saw it last and names the day.
     select i.invoice_id, i.organization_id, i.source, i.invoice_number,
            l.document_type, l.issued_on, l.due_on, l.currency, l.amount, l.disputed or coalesce(s.disputed, false),
-           coalesce(l.settled_on - 1, l.as_of), coalesce(l.settled_on, x.snapshot_as_of), l.settled_on
+           l.settled_on - 1, l.settled_on, l.settled_on
     from crm.ledger_entries l
     join crm.invoices i on i.invoice_id = l.invoice_id
-    left join crm.newest_snapshots_at(settlements_at.as_of) n on n.source = i.source
-    left join crm.newest_states_at(settlements_at.as_of) s on s.invoice_id = l.invoice_id
+    left join crm.newest_snapshots_at(settlements_between.as_of) n on n.source = i.source
+    left join lateral (
+        select i.disputed, i.listed_until where i.listed_from <= settlements_between.as_of
+        union all
+        (select t.disputed, t.listed_until from crm.invoice_states t
+         where i.listed_from > settlements_between.as_of and t.invoice_id = i.invoice_id
+           and t.listed_from <= settlements_between.as_of
+         order by t.listed_from desc limit 1)) s on true
     left join crm.snapshot_pairs() p
-        on p.source = s.source and p.snapshot_as_of = s.listed_until and s.listed_until <= settlements_at.as_of
-    left join crm.snapshot_pairs() x
-        on l.settled_on is null and x.source = i.source and x.snapshot_as_of > l.as_of
-        and coalesce(x.previous_as_of, '-infinity'::date) <= l.as_of
-    where coalesce(l.settled_on, x.snapshot_as_of) <= settlements_at.as_of
+        on p.source = i.source and p.snapshot_as_of = s.listed_until and s.listed_until <= settlements_between.as_of
+    where l.settled_on > settlements_between.since and l.settled_on <= settlements_between.as_of
       and (p.previous_as_of is null or p.previous_as_of <= l.as_of)
-      and (s.invoice_id is null or s.listed_until <= settlements_at.as_of
+      and (s.disputed is null or s.listed_until <= settlements_between.as_of
+           or n.snapshot_as_of is null or n.snapshot_as_of <= l.as_of)
+    union all
+    -- The ledger saw it last: it had it open on its own day, and the next list did not.
+    select i.invoice_id, i.organization_id, i.source, i.invoice_number,
+           l.document_type, l.issued_on, l.due_on, l.currency, l.amount, l.disputed or coalesce(s.disputed, false),
+           l.as_of, x.snapshot_as_of, null::date
+    from crm.ledger_entries l
+    join crm.invoices i on i.invoice_id = l.invoice_id
+    join crm.snapshot_pairs() x
+        on x.source = i.source and x.snapshot_as_of > l.as_of
+        and coalesce(x.previous_as_of, '-infinity'::date) <= l.as_of
+    left join lateral (
+        select i.disputed, i.listed_until where i.listed_from <= settlements_between.as_of
+        union all
+        (select t.disputed, t.listed_until from crm.invoice_states t
+         where i.listed_from > settlements_between.as_of and t.invoice_id = i.invoice_id
+           and t.listed_from <= settlements_between.as_of
+         order by t.listed_from desc limit 1)) s on true
+    left join crm.newest_snapshots_at(settlements_between.as_of) n on n.source = i.source
+    left join crm.snapshot_pairs() p
+        on p.source = i.source and p.snapshot_as_of = s.listed_until and s.listed_until <= settlements_between.as_of
+    where l.settled_on is null
+      and x.snapshot_as_of > settlements_between.since and x.snapshot_as_of <= settlements_between.as_of
+      and (p.previous_as_of is null or p.previous_as_of <= l.as_of)
+      and (s.disputed is null or s.listed_until <= settlements_between.as_of
            or n.snapshot_as_of is null or n.snapshot_as_of <= l.as_of);
+end;
+
+-- Everything that had been settled by that day.
+create or replace function crm.settlements_at(as_of date)
+returns table (
+    invoice_id bigint, organization_id bigint, source text, invoice_number text,
+    document_type text, issued_on date, due_on date, currency text, amount numeric, disputed boolean,
+    settled_after date, settled_by date, settled_on date
+)
+language sql stable
+begin atomic
+    select * from crm.settlements_between('-infinity'::date, settlements_at.as_of);
 end;

@@ -11,12 +11,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Reading:
-    """How one report is read: ``order`` is SQL, ``columns`` those shown on a terminal (empty: all), ``total`` a sum."""
+    """How one report is read: ``order`` is SQL, ``columns`` those shown on a terminal (empty: all), ``total`` a sum.
+
+    ``newest_first`` says that the order begins with the newest day and that the report's function also takes an earlier
+    day (since, as_of), so that its first rows are found in the last weeks without reading years.
+    """
 
     title: str
     order: str = "1"
     columns: tuple[str, ...] = ()
     total: str | None = None
+    newest_first: bool = False
 
 
 _WORST_FIRST = "array_position(array['disloyal', 'hesitant', 'strict', 'unrated'], payer_class)"
@@ -115,6 +120,7 @@ READINGS: Mapping[str, Reading] = {
             "amount", "settled_after",
         ),
         "amount",
+        newest_first=True,
     ),
     "reminders": Reading(
         "Reminders and what became of them",

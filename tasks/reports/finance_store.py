@@ -34,11 +34,12 @@ def read_finance(connection: Connection, as_of: date, *, compared_with: date | N
     for name in ("payer_class_changes", "reminder_outcomes"):
         tables[name] = _since(connection, name, since, as_of)
     tables["quarantine"] = read_report(connection, "quarantine", equal={"state": "open"})
+    now, earlier = _day(connection, as_of), _day(connection, before)
     return FinanceReport(
-        now=_day(connection, as_of),
-        before=_day(connection, before),
+        now=now,
+        before=earlier,
         changes_since=since,
-        trend=_trend(connection, as_of),
+        trend=_trend(connection, (now, earlier)),
         tables=tables,
         newest_lists=_newest_lists(connection, as_of),
     )
@@ -85,13 +86,17 @@ def _names(model: type) -> str:
     return ", ".join(field.name for field in fields(model))
 
 
-def _trend(connection: Connection, as_of: date) -> tuple[TrendPoint, ...]:
-    days = [as_of - WEEK * back for back in range(TREND_WEEKS)]
-    found = {(row.day, row.currency): row.overdue_amount for row in connection.execute(text(_TREND), {"days": days})}
+def _trend(connection: Connection, known: tuple[Day, ...]) -> tuple[TrendPoint, ...]:
+    """What was overdue on the first of ``known`` and the weeks before it; known days are not read again."""
+    days = [known[0].day - WEEK * back for back in range(TREND_WEEKS)]
+    found = {(day.day, code): item.overdue_amount for day in known for code, item in day.totals.items()}
+    unknown = sorted(set(days) - {day.day for day in known})
+    found |= {
+        (row.day, row.currency): row.overdue_amount for row in connection.execute(text(_TREND), {"days": unknown})
+    }
     currencies = sorted({currency for _, currency in found})
-    return tuple(
-        TrendPoint(day, code, found.get((day, code), Decimal(0))) for day in sorted(days) for code in currencies
-    )
+    pairs = [(day, code) for day in sorted(days) for code in currencies]
+    return tuple(TrendPoint(day, code, found.get((day, code), Decimal(0))) for day, code in pairs)
 
 
 def _newest_lists(connection: Connection, as_of: date) -> dict[str, date]:

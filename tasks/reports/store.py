@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import date, timedelta
 
 from sqlalchemy import Connection, text
 
@@ -55,10 +55,35 @@ def read_report(
     _check_columns(source, wanted)
     if customer is not None:
         _check_customer(connection, customer)
-    values = {**wanted, "as_of": as_of, "limit": None if limit is None else limit + 1}
-    found = _fetch(connection, source.name, _statement(source, as_of, customer, list(wanted), limit), values, as_of)
+    found = _first_rows(connection, source, as_of, customer, wanted, limit)
     more = limit is not None and len(found.rows) > limit
     return replace(found, rows=found.rows[:limit], more=True) if more else found
+
+
+# How far back the first rows of a long history are looked for before all of it is read.
+_PERIODS = (31, 366)
+
+
+def _first_rows(
+    connection: Connection,
+    source: _Source,
+    as_of: date | None,
+    customer: str | None,
+    wanted: Mapping[str, str],
+    limit: int | None,
+) -> Report:
+    """The rows, one more than ``limit``; those of the newest days alone where they are enough."""
+    values = {**wanted, "as_of": as_of, "limit": None if limit is None else limit + 1}
+    if limit is not None and reading_of(source.name).newest_first:
+        day = as_of or connection.scalar(text("select ops.business_today()"))
+        for days in _PERIODS:
+            recent = {**values, "as_of": day, "since": day - timedelta(days)}
+            statement = _statement(source, day, customer, list(wanted), limit, since=True)
+            found = _fetch(connection, source.name, statement, recent, as_of)
+            if len(found.rows) > limit:
+                return found
+    statement = _statement(source, as_of, customer, list(wanted), limit)
+    return _fetch(connection, source.name, statement, values, as_of)
 
 
 def report_of(
@@ -119,11 +144,19 @@ def _check_customer(connection: Connection, customer: str) -> None:
 
 
 def _statement(
-    source: _Source, as_of: date | None, customer: str | None, wanted: Sequence[str], limit: int | None
+    source: _Source,
+    as_of: date | None,
+    customer: str | None,
+    wanted: Sequence[str],
+    limit: int | None,
+    *,
+    since: bool = False,
 ) -> str:
     """Names come from the catalogue of the database and from this package; every value is bound."""
     relation = f"report.{source.name}"
-    if as_of is not None:
+    if since:
+        relation += "(:since, :as_of)"
+    elif as_of is not None:
         one = source.by_customer_and_day and customer is not None
         relation += "(:customer_number, :as_of)" if one else "(:as_of)"
     where = " and ".join(f"{name} = :{name}" for name in wanted)

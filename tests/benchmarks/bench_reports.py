@@ -13,12 +13,16 @@ from sqlalchemy import Connection, text
 
 from tasks.database import OWNER, engine_for
 from tasks.payments.classes import classify
+from tasks.reports.finance_store import read_finance
 from tasks.reports.store import read_report
 from tests.benchmarks.bench_classification import NEWEST, fill
 from tests.benchmarks.working import Clock, machine, own_server, show
 
-STATUS = ("feed_freshness", "runs", "quarantine_counts", "payer_class_counts")
-REPORTS = ("open_invoices", "overdue_invoices", "aging", "payer_classes", "settled_invoices")
+STATUS = ("status_lines", "feed_freshness", "runs", "quarantine_counts", "payer_class_counts")
+REPORTS = (
+    "open_invoices", "overdue_invoices", "aging", "payer_classes", "settled_invoices", "finance_totals", "dso",
+    "payer_class_changes",
+)  # fmt: skip
 LIMIT = 20
 
 
@@ -50,6 +54,7 @@ def main() -> None:
                 for name in REPORTS:
                     work = partial(read_report, connection, name, as_of=NEWEST, limit=LIMIT)
                     clock.measure(f"kontor report {name.replace('_', '-')} --limit {LIMIT}", work)
+                clock.measure("figures and lists of the finance report", partial(read_finance, connection, NEWEST))
             if "--plan" in sys.argv:
                 for name in REPORTS:
                     print(name)

@@ -33,6 +33,7 @@ from tasks.reports.steps import (
     tell_finance_first,
     write_report,
 )
+from tasks.reports.store import read_report
 from tests.conftest import empty_database
 from tests.ledgers import Books, item, write_csv
 
@@ -133,6 +134,22 @@ def test_changes_of_class_are_the_difference_of_two_days(spring: Books) -> None:
 def _classes(books: Books, day: date) -> dict[str, tuple[str, str]]:
     rows = books.read("select customer_number, payer_class, reason from report.payer_classes(:day)", day=day)
     return {row["customer_number"]: (row["payer_class"], row["reason"]) for row in rows}
+
+
+def test_what_was_settled_in_a_period_is_the_difference_of_two_days(spring: Books) -> None:
+    """The period's settlements are those of its last day that are newer than its first; a short reading begins alike."""
+    for back in (1, 5, 30):
+        since = MONDAY - WEEK * back
+        every = spring.read("select * from report.settled_invoices(:day)", day=MONDAY)
+        newer = [row for row in every if row["settled_by"] > since]
+        found = spring.read("select * from report.settled_invoices(:since, :day)", since=since, day=MONDAY)
+        assert sorted(found, key=str) == sorted(newer, key=str)
+        assert found
+    with engine_for(spring.settings).connect() as connection:
+        whole = read_report(connection, "settled_invoices", as_of=MONDAY)
+        for limit in (1, 20, 150, len(whole.rows)):
+            some = read_report(connection, "settled_invoices", as_of=MONDAY, limit=limit)
+            assert (some.rows, some.more) == (whole.rows[:limit], limit < len(whole.rows))
 
 
 def test_the_report_of_a_monday_reads_as_written_down(spring: Books) -> None:
