@@ -137,7 +137,7 @@ def _classes(books: Books, day: date) -> dict[str, tuple[str, str]]:
 
 
 def test_what_was_settled_in_a_period_is_the_difference_of_two_days(spring: Books) -> None:
-    """The period's settlements are those of its last day that are newer than its first; a short reading begins alike."""
+    """A period has the settlements of its last day that are newer than its first; short readings begin alike."""
     for back in (1, 5, 30):
         since = MONDAY - WEEK * back
         every = spring.read("select * from report.settled_invoices(:day)", day=MONDAY)
