@@ -34,6 +34,7 @@ from tasks.reminders.rulebook import LEVEL, Policy, Route, RuleBook, Stage
 from tasks.reminders.sorting import (
     GRAVITY,
     ZERO,
+    DaySteps,
     Sorted,
     as_texts,
     broken_promise,
@@ -117,15 +118,15 @@ class Planner:
         self._rules, self._calendar, self._as_of, self._fresh = rules, calendar, as_of, fresh
         self._policies: dict[tuple[str, str, str, str], Policy | None] = {}
         self._routes: dict[tuple[str, str, str, str], tuple[Route, ...]] = {}
+        self._day_steps: dict[tuple[str, str], DaySteps] = {}
         self._known_by_number = {policy.customer_number for policy in rules.policies}
         self._routed_by_number = {route.customer_number for route in rules.routes}
 
     def decide(self, customer: Customer) -> Decision | None:
         """The decision about this customer; None where nothing is overdue and nothing falls due for a notice."""
         policy = self._policy(customer)
-        ladder = self._rules.stages.get(policy.ladder, ()) if policy is not None else ()
         soon = policy.due_soon_days if policy is not None else 0
-        found = sort_items(customer, ladder, self._calendar, self._as_of, soon)
+        found = sort_items(customer, self._steps(policy, customer.country), self._as_of, soon)
         if not found.overdue and not found.steps:
             return None
         if policy is None:
@@ -141,6 +142,14 @@ class Planner:
         if no is not None:
             return self._nothing(customer, found, policy, no)
         return self._remind(customer, policy, found, steps)
+
+    def _steps(self, policy: Policy | None, country: str) -> DaySteps:
+        ladder = policy.ladder if policy is not None else ""
+        known = self._day_steps.get((ladder, country))
+        if known is None:
+            known = DaySteps(self._rules.stages.get(ladder, ()), self._calendar, country, self._as_of)
+            self._day_steps[ladder, country] = known
+        return known
 
     def _policy(self, customer: Customer) -> Policy | None:
         number = customer.customer_number if customer.customer_number in self._known_by_number else ""

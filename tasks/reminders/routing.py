@@ -56,7 +56,9 @@ def find_recipient(contacts: Sequence[Contact], routes: Sequence[Route]) -> Reci
     """The first contact, by rank of the role and then by age, whose address can be used; else why there is none."""
     passed: list[str] = []
     for route in routes:
-        held = sorted((c for c in contacts if c.role == route.role), key=lambda contact: contact.contact_id)
+        held = [contact for contact in contacts if contact.role == route.role]
+        if len(held) > 1:
+            held.sort(key=lambda contact: contact.contact_id)
         for place, contact in enumerate(held, start=1):
             wrong = _what_is_wrong(contact)
             if not wrong:
@@ -76,8 +78,13 @@ def _what_is_wrong(contact: Contact) -> str:
     return "" if is_valid_address(contact.email) else "has an address that is no address"
 
 
+@functools.lru_cache(maxsize=256)
+def _role_words(role: str, rule_id: str, version: int) -> str:
+    return f"holds the role {role} on this day (routing rule {rule_id}, version {version})"
+
+
 def _because(route: Route, place: int, count: int, passed: Sequence[str]) -> str:
-    reason = f"holds the role {route.role} on this day (routing rule {route.rule_id}, version {route.version})"
+    reason = _role_words(route.role, route.rule_id, route.version)
     if count > 1:
         reason += f", number {place} of {count} in it"
     return reason + (f"; passed over: {'; '.join(passed)}" if passed else "")

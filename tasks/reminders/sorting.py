@@ -30,13 +30,34 @@ class Sorted(NamedTuple):
     credit_ids: list[int]
 
 
-def sort_items(
-    customer: Customer, ladder: Sequence[Stage], calendar: Calendar, as_of: date, due_soon_days: int
-) -> Sorted:
+class DaySteps:
+    """Steps that items are due for on one day, for one ladder and country; each is worked out once and then known.
+
+    What an item is due for follows from its due date and what was said of it, so a million items come to a few
+    hundred answers.
+    """
+
+    def __init__(self, ladder: Sequence[Stage], calendar: Calendar, country: str, as_of: date) -> None:
+        self._ladder, self._calendar, self._country, self._as_of = ladder, calendar, country, as_of
+        self._known: dict[tuple[date, int, int, date | None], Step | None] = {}
+
+    def of(self, item: Item) -> Step | None:
+        """The step that this item is due for; None where there is none today."""
+        key = (item.due_on, item.level, item.sequence, item.reminded_on)
+        try:
+            return self._known[key]
+        except KeyError:
+            late = self._calendar.next_working_day(self._country, item.due_on) < self._as_of
+            step = find_step(self._calendar, self._country, self._ladder, item, self._as_of, late)
+            self._known[key] = step
+            return step
+
+
+def sort_items(customer: Customer, steps: DaySteps, as_of: date, due_soon_days: int) -> Sorted:
     """Every item of the customer in its place; an item held back is in ``held`` and in no other but ``overdue``."""
     found = Sorted([], [], [], [], [], {}, [])
     soon = as_of + timedelta(days=due_soon_days)
-    holds = _item_holds(customer.holds, as_of) if customer.holds else {}
+    holds = _item_holds(customer.holds, as_of) if customer.holds else None
     for item in customer.items:
         if item.is_credit or item.open_amount <= 0:
             _add_credit(found, item)
@@ -44,28 +65,28 @@ def sort_items(
         overdue = item.due_on < as_of
         if overdue:
             found.overdue.append(item)
-        hold = holds.get(item.invoice_id)
-        if hold is not None:
-            found.held.append((item, hold.kind, hold.until))
-        elif item.disputed or item.unknown:
-            found.held.append((item, "dispute" if item.disputed else "unknown", None))
-        else:
-            _place(found, customer.country, ladder, calendar, item, as_of, soon)
+        if item.disputed or item.unknown or holds:
+            held = _held(item, holds or {})
+            if held is not None:
+                found.held.append(held)
+                continue
+        step = steps.of(item)
+        if step is not None:
+            found.steps.append((item, step))
+        elif overdue:
+            found.waiting.append(item)
+        elif item.due_on <= soon:
+            found.due_soon.append(item)
     return found
 
 
-def _place(
-    found: Sorted, country: str, ladder: Sequence[Stage], calendar: Calendar, item: Item, as_of: date, soon: date
-) -> None:
-    overdue = item.due_on < as_of
-    late = overdue and calendar.next_working_day(country, item.due_on) < as_of
-    step = find_step(calendar, country, ladder, item, as_of, late)
-    if step is not None:
-        found.steps.append((item, step))
-    elif overdue:
-        found.waiting.append(item)
-    elif item.due_on <= soon:
-        found.due_soon.append(item)
+def _held(item: Item, holds: Mapping[int, Hold]) -> tuple[Item, str, date | None] | None:
+    """The item with what holds it back and until when; None where nothing does."""
+    hold = holds.get(item.invoice_id)
+    if hold is not None:
+        return item, hold.kind, hold.until
+    kind = "dispute" if item.disputed else "unknown" if item.unknown else None
+    return (item, kind, None) if kind is not None else None
 
 
 def _add_credit(found: Sorted, item: Item) -> None:

@@ -43,7 +43,7 @@ def _shortest(currency: str, amount: Decimal) -> Decimal:
 
 def sums(amounts: Mapping[str, Decimal]) -> str:
     """Sums of several currencies side by side, by currency; they are never added up."""
-    return ", ".join(money(currency, amounts[currency]) for currency in sorted(amounts))
+    return ", ".join([money(currency, amounts[currency]) for currency in sorted(amounts)])
 
 
 def items(count: int) -> str:

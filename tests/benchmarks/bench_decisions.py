@@ -1,0 +1,127 @@
+"""How long the decisions of a day take: 300,000 customers with 1,000,000 open items, and the same day again.
+
+Beside it stands the floor: the bare selection of the overdue items with their customers, which is what other systems
+publish as their figure. Run with ``.venv/bin/python -m tests.benchmarks.bench_decisions [CUSTOMERS]``. It starts an
+embedded database of its own under a temporary folder and removes it.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from datetime import date
+from typing import TypeVar
+
+from sqlalchemy import Connection, Engine, text
+
+from tasks import ledger
+from tasks.database import OWNER, engine_for
+from tasks.reminders.plan_store import save_plan
+from tasks.reminders.planning_store import decide_day
+from tests.benchmarks.working import own_server
+
+CUSTOMERS = 300_000
+DAY = date(2026, 6, 29)  # a Monday
+
+T = TypeVar("T")
+
+_FILE = """
+insert into landing.feed_files (contract, contract_version, contract_sha256, feed, source, mode, file_name, sha256,
+                                byte_size, as_of, state, run_id)
+values ('bench', '1', 'bench', 'open_items', 'ledger', 'snapshot', 'bench', 'bench', 1, :day, 'applied', :run_id)
+"""
+_CUSTOMERS = """
+insert into crm.organizations (customer_number, name, country, language, segment, seen_as_of, feed_file_id)
+select 'B' || n, 'Bench ' || n, (array['BG', 'PL', 'NO', 'SE', 'DE'])[1 + n % 5],
+       (array['bg', 'pl', 'no', 'sv', 'en'])[1 + n % 5], (array['retail', 'public', null])[1 + n % 3], :day, 1
+from generate_series(1, :customers) n
+"""
+_CONTACTS = """
+insert into crm.contacts (organization_id, contact_key, email, seen_as_of, feed_file_id)
+select organization_id, 'payments', 'payments@customer' || organization_id || '.example.com', :day, 1
+from crm.organizations where organization_id % 50 <> 0
+"""
+_ROLES = """
+insert into crm.contact_roles (contact_id, role, valid, feed_file_id)
+select contact_id, 'payments', daterange('2020-01-01', null), 1 from crm.contacts
+"""
+_CLASSES = """
+insert into ops.payer_class_history (organization_id, valid_from, payer_class, rule_id, rule_version, figures, reason)
+select organization_id, '2020-01-01', (array['strict', 'hesitant', 'disloyal', 'unrated'])[1 + organization_id % 4],
+       'bench', 1, '{}', 'bench' from crm.organizations
+"""
+# Three or four items a customer, due between 60 days ago and 30 days ahead; one in 25 a credit, one in 20 disputed.
+_ITEMS = """
+insert into crm.invoices (organization_id, source, invoice_number, document_type, issued_on, due_on, currency, amount,
+                          open_amount, disputed, listed_from, feed_file_id)
+select 1 + (n - 1) % :customers, 'ledger', 'I' || n, case when n % 25 = 0 then 'credit_note' else 'invoice' end,
+       due - 30, due, (array['EUR', 'EUR', 'PLN', 'SEK'])[1 + n % 4],
+       case when n % 25 = 0 then -20 else 60 + n % 977 end, case when n % 25 = 0 then -20 else 60 + n % 977 end,
+       n % 20 = 7, cast(:day as date), 1
+from (select n, cast(:day as date) + 30 - cast((n * 7919) % 91 as integer) as due
+      from generate_series(1, cast(:customers as bigint) * 10 / 3) n) s
+"""
+_SELECTION = """
+select o.organization_id, o.customer_number, i.invoice_id, i.due_on, i.currency, i.open_amount
+from crm.open_items_at(:day) i join crm.organizations o on o.organization_id = i.organization_id
+where i.document_type = 'invoice' and i.open_amount > 0 and i.due_on < :day
+"""
+
+
+def fill(connection: Connection, customers: int) -> None:
+    """Fill an empty database with customers, one person each, their classes and open items."""
+    run_id = connection.scalar(
+        text(
+            "insert into ops.run_ledger (flow, actor, as_of, dry_run, host, process_id)"
+            " values ('bench', 'bench', :day, false, 'bench', 1) returning run_id"
+        ),
+        {"day": DAY},
+    )
+    sizes = {"day": DAY, "customers": customers, "run_id": run_id}
+    for statement in (_FILE, _CUSTOMERS, _CONTACTS, _ROLES, _CLASSES, _ITEMS):
+        connection.execute(text(statement), sizes)
+
+
+def timed(label: str, work: Callable[[], T]) -> T:
+    """What ``work`` returns; its seconds are printed."""
+    began = time.perf_counter()
+    done = work()
+    print(f"{label:<48} {time.perf_counter() - began:7.2f} s", flush=True)
+    return done
+
+
+def _select(engine: Engine) -> int:
+    with engine.connect() as connection:
+        return len(connection.execute(text(_SELECTION), {"day": DAY}).all())
+
+
+def _keep_day(engine: Engine, label: str) -> dict[str, int]:
+    decisions, _ = timed(f"{label}: facts read and decided", lambda: decide_day(engine, DAY))
+    print("   ", dict(Counter(f"{d.decision} {d.reason_code}" for d in decisions)), flush=True)
+    with ledger.open_run(engine, "bench", as_of=DAY, dry_run=False, prefect_run_id=None, actor="bench") as run:
+
+        def keep() -> dict[str, int]:
+            with engine.begin() as connection:
+                return save_plan(connection, run.run_id, DAY, decisions)
+
+        return timed(f"{label}: kept with reservations", keep)
+
+
+def main() -> None:
+    """Fill, select, decide and keep, and the same day again; print seconds and counts."""
+    customers = int(sys.argv[1]) if len(sys.argv) > 1 else CUSTOMERS
+    with own_server() as settings:
+        with engine_for(settings, OWNER).begin() as connection:
+            timed(f"filled: {customers:,} customers", lambda: fill(connection, customers))
+        with engine_for(settings, OWNER).connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.exec_driver_sql("vacuum analyze")
+        engine = engine_for(settings)
+        print(f"    {timed('the bare selection of overdue items', lambda: _select(engine)):,} items")
+        print("   ", _keep_day(engine, "the day"))
+        print("   ", _keep_day(engine, "the same day again"))
+
+
+if __name__ == "__main__":
+    main()
