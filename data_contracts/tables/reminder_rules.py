@@ -171,6 +171,7 @@ fee_rule = _rule(
     "fee_rule",
     Column("country", Text, nullable=False),
     Column("kind", Text, nullable=False),
+    Column("per", Text, nullable=False),
     Column("from_stage", Text, nullable=False),
     Column("from_days_overdue", Integer, nullable=False),
     Column("claim_from", MONEY, nullable=False, server_default=text("0")),
@@ -183,6 +184,7 @@ fee_rule = _rule(
     Column("legal_source", Text, nullable=False),
     CheckConstraint("country ~ '^([*]|[A-Z]{2})$'", name="country"),
     CheckConstraint("kind in ('fee', 'interest')", name="kind"),
+    CheckConstraint("per in ('item', 'mail')", name="per"),
     CheckConstraint("from_stage in ('upcoming', 'first', 'second', 'final')", name="from_stage"),
     CheckConstraint("from_days_overdue >= 1 and claim_from >= 0", name="not_negative"),
     CheckConstraint(

@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 from tasks.reminders import wording
 from tasks.reminders.calendar import Calendar
 from tasks.reminders.facts import Customer, Item
+from tasks.reminders.fees import find_claims
 from tasks.reminders.routing import NoRecipient, Recipient, find_recipient
 from tasks.reminders.rulebook import LEVEL, Policy, Route, RuleBook, Stage
 from tasks.reminders.sorting import (
@@ -287,7 +288,7 @@ class Planner:
             reason_code=rule.stage,
             reason=self._why(customer, found, steps, rule, sequence),
             invoice_ids=tuple(item.invoice_id for item, _ in steps),
-            figures=self._figures(customer, found, steps, policy),
+            figures=self._figures(customer, found, steps, policy) | self._claims(customer, found, steps, rule),
             rule_id=rule.rule_id,
             rule_version=rule.version,
             stage=rule.stage,
@@ -312,6 +313,14 @@ class Planner:
         if key not in self._routes:
             self._routes[key] = self._rules.routes_for(*key)
         return self._routes[key]
+
+    def _claims(self, customer: Customer, found: Sorted, steps: list[tuple[Item, Step]], rule: Stage) -> dict[str, Any]:
+        """What the law lets us claim beside the sums, where it may be shown at this stage."""
+        if not self._rules.fees or rule.stage == "upcoming":
+            return {}
+        overdue = [item for item, _ in steps] + found.waiting
+        claims = find_claims(self._rules, customer.country, rule.stage, overdue, self._as_of)
+        return {"claims": [claim._asdict() | {"amount": f"{claim.amount:f}"} for claim in claims]} if claims else {}
 
     def _nothing(self, customer: Customer, found: Sorted, policy: Policy | None, no: _No) -> Decision:
         ids = sorted(item.invoice_id for item in found.overdue)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any, TypeVar
 
@@ -110,7 +111,38 @@ class SendWindow:
     closes_at: str
 
 
-Rule = TypeVar("Rule", Policy, Stage, Minimum, Route, Limit, SendWindow)
+@dataclass(frozen=True, slots=True)
+class FeeRule:
+    """What the law of a country lets a creditor claim of an overdue item, or of a reminder; never booked."""
+
+    rule_id: str
+    version: int
+    country: str
+    kind: str
+    per: str
+    from_stage: str
+    from_days_overdue: int
+    claim_from: Decimal
+    claim_currency: str | None
+    fee_amount: Decimal | None
+    fee_currency: str | None
+    rate_name: str | None
+    margin_percent: Decimal | None
+    shown: bool
+    legal_source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A reference rate in points per year, from ``first`` through ``last``; None: since ever, until further notice."""
+
+    rate_name: str
+    percent: Decimal
+    first: date | None
+    last: date | None
+
+
+Rule = TypeVar("Rule", Policy, Stage, Minimum, Route, Limit, SendWindow, FeeRule)
 
 
 @dataclass(frozen=True)
@@ -123,6 +155,8 @@ class RuleBook:
     routes: tuple[Route, ...]
     limits: Mapping[tuple[str, str], Limit]
     windows: Mapping[str, SendWindow]
+    fees: tuple[FeeRule, ...] = ()
+    rates: tuple[Rate, ...] = ()
 
     def policy_for(self, segment: str, country: str, payer_class: str, customer_number: str) -> Policy | None:
         """The policy that decides for such a customer; None where no row matches."""
@@ -176,7 +210,14 @@ def make_rulebook(rows: Mapping[str, Iterable[Mapping[str, Any]]]) -> RuleBook:
         routes=tuple(sorted(_rules(Route, rows.get("contact_routing", ())), key=lambda rule: rule.rank)),
         limits={(rule.guard, rule.country): rule for rule in _rules(Limit, rows.get("reminder_limit", ()))},
         windows={rule.country: rule for rule in _rules(SendWindow, rows.get("send_window", ()))},
+        fees=tuple(sorted(_rules(FeeRule, rows.get("fee_rule", ())), key=lambda rule: rule.rule_id)),
+        rates=tuple(map(_rate, rows.get("reference_rate", ()))),
     )
+
+
+def _rate(row: Mapping[str, Any]) -> Rate:
+    upper: date | None = row["valid"].upper
+    return Rate(row["rate_name"], row["percent"], row["valid"].lower, upper - timedelta(days=1) if upper else None)
 
 
 def _rules(kind: type[Rule], rows: Iterable[Mapping[str, Any]]) -> Sequence[Rule]:
@@ -191,4 +232,8 @@ RULE_TABLES = (
     "contact_routing",
     "reminder_limit",
     "send_window",
+    "fee_rule",
+    "reference_rate",
 )
+# Dated facts: a letter of today reckons with the rates of past months too.
+WHOLE_TABLES = frozenset({"reference_rate"})

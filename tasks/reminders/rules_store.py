@@ -9,14 +9,16 @@ from typing import Any
 from sqlalchemy import Connection, literal, select
 
 from data_contracts.tables import metadata
-from tasks.reminders.rulebook import RULE_TABLES, RuleBook, make_rulebook
+from tasks.reminders.rulebook import RULE_TABLES, WHOLE_TABLES, RuleBook, make_rulebook
 
 Drafts = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 def fetch_rulebook(connection: Connection, as_of: date) -> RuleBook:
     """The rule book of that day."""
-    return make_rulebook({name: _rows(connection, name, as_of) for name in RULE_TABLES})
+    return make_rulebook(
+        {name: _rows(connection, name, None if name in WHOLE_TABLES else as_of) for name in RULE_TABLES}
+    )
 
 
 def _rows(connection: Connection, name: str, as_of: date | None) -> list[Mapping[str, Any]]:
@@ -35,7 +37,10 @@ class RuleShelf:
 
     def on(self, day: date) -> RuleBook:
         """The rule book of that day; days under the same rules share one."""
-        held = {name: [row for row in rows if row["valid"].contains(day)] for name, rows in self._rows.items()}
+        held = {
+            name: [row for row in rows if name in WHOLE_TABLES or row["valid"].contains(day)]
+            for name, rows in self._rows.items()
+        }
         key = tuple((name, row["rule_id"], row["version"]) for name, rows in held.items() for row in rows)
         if key not in self._books:
             self._books[key] = make_rulebook({**held, **self._drafts})

@@ -22,7 +22,8 @@ HOLD_WORDS: Mapping[str, str] = {
 
 
 @functools.lru_cache(maxsize=512)
-def _quantum(currency: str) -> Decimal:
+def smallest(currency: str) -> Decimal:
+    """The smallest sum that the currency knows, such as 0.01; 1 for yen."""
     return Decimal(1).scaleb(-get_currency_precision(currency))
 
 
@@ -37,7 +38,7 @@ def digits(currency: str, amount: Decimal) -> str:
 
 
 def _shortest(currency: str, amount: Decimal) -> Decimal:
-    rounded = amount.quantize(_quantum(currency))
+    rounded = amount.quantize(smallest(currency))
     return rounded if rounded == amount else amount.normalize()
 
 

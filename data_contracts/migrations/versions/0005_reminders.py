@@ -95,6 +95,7 @@ def _create_rules() -> None:
         sa.Column("version", sa.Integer(), nullable=False),
         sa.Column("country", sa.Text(), nullable=False),
         sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("per", sa.Text(), nullable=False),
         sa.Column("from_stage", sa.Text(), nullable=False),
         sa.Column("from_days_overdue", sa.Integer(), nullable=False),
         sa.Column("claim_from", sa.Numeric(precision=19, scale=4), server_default=sa.text("0"), nullable=False),
@@ -129,6 +130,7 @@ def _create_rules() -> None:
             "from_stage in ('upcoming', 'first', 'second', 'final')", name=op.f("fee_rule_from_stage_check")
         ),
         sa.CheckConstraint("kind in ('fee', 'interest')", name=op.f("fee_rule_kind_check")),
+        sa.CheckConstraint("per in ('item', 'mail')", name=op.f("fee_rule_per_check")),
         sa.CheckConstraint("from_days_overdue >= 1 and claim_from >= 0", name=op.f("fee_rule_not_negative_check")),
         sa.CheckConstraint("not isempty(valid)", name=op.f("fee_rule_valid_not_empty_check")),
         sa.CheckConstraint("version >= 1", name=op.f("fee_rule_version_check")),
