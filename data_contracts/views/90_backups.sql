@@ -39,7 +39,32 @@ select (select max(b.ended_at) from report.backups b where b.state = 'done') as 
        (select count(*) from good)::integer as good_backups,
        (select sum(b.stored_bytes) from report.backups b where b.state = 'done')::bigint as stored_bytes,
        p.silent_after_hours,
-       coalesce(now() - (select max(g.checked_at) from good g) > make_interval(hours => p.silent_after_hours), true)
-           as silent
+       -- A new installation has as long for its first one.
+       coalesce(now() - coalesce((select max(g.checked_at) from good g), (select min(r.started_at) from ops.run_ledger r))
+                > make_interval(hours => p.silent_after_hours), false) as silent
 from rules.backup_policy p
 where p.valid @> ops.business_today();
+
+create or replace view report.status_backups as
+with newest as (
+    select b.label, b.good, b.check_state, b.failed_checks
+    from report.backups b where b.state = 'done' order by b.started_at desc limit 1
+)
+select 'backups' as area,
+       case when w.silent then 'red' when n.label is null then 'grey' when n.check_state = 'failed' then 'red'
+            when not n.good then 'yellow' else 'green' end as colour,
+       case when n.label is null then 'no backup has been made yet'
+            when n.check_state = 'failed' then 'the newest backup does not restore'
+            when n.check_state is null then 'the newest backup was not checked yet'
+            when w.silent then 'no backup was proven for ' || w.days_since_verified || ' days'
+            else w.good_backups || case w.good_backups when 1 then ' backup is' else ' backups are' end
+                 || ' proven to restore' end as headline,
+       case when n.label is null then 'the rule wants a proven one every ' || w.silent_after_hours || ' hours'
+            when n.check_state = 'failed' then n.label || ': ' || array_to_string(n.failed_checks, ', ')
+            else 'newest ' || n.label || '; proven ' || coalesce(to_char(w.last_verified_at at time zone 'UTC',
+                 'YYYY-MM-DD HH24:MI') || ' UTC', 'never') || coalesce('; restored in ' || round(w.rto_seconds) || ' s', '')
+            end as reason,
+       case when n.label is null or w.silent then 'kontor run backup'
+            when not n.good then 'kontor backup verify' end as next_command
+from report.backup_watch w
+left join newest n on true;

@@ -86,6 +86,7 @@ class Target:
                 self.files.rm_file(name)
             else:
                 file.discard()  # an upload that is not completed never becomes an object
+                file.closed = True  # or it would try to complete it when it is collected
 
     def put(self, path: str, content: bytes) -> None:
         """Write a small file whole; raises as :meth:`writing`."""

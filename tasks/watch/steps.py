@@ -44,6 +44,7 @@ from tasks.watch.store import (
     keep_alarms,
     reserve_untold,
     reserve_untold_ends,
+    unproven_backups,
     watching_since,
 )
 
@@ -81,7 +82,8 @@ def look_at_runs(run: WatchRun) -> list[Alarm]:
     zone = ZoneInfo(run.settings.business_timezone)
     with run.engine.connect() as connection:
         runs, since = fetch_runs(connection, run.now), watching_since(connection, run.now)
-    alarms = find_alarms(runs, schedules, now=run.now, watching_since=since, zone=zone)
+        unproven = unproven_backups(connection)
+    alarms = [*find_alarms(runs, schedules, now=run.now, watching_since=since, zone=zone), *unproven]
     log_event("runs_looked_at", run_id=run.run.run_id, runs=len(runs), alarms=len(alarms))
     return alarms
 

@@ -157,3 +157,15 @@ def ended_runs(connection: Connection, prefect_run_ids: Sequence[str]) -> set[st
         {"ids": list(prefect_run_ids)},
     )
     return set(rows)
+
+
+def unproven_backups(connection: Connection) -> list[Alarm]:
+    """The alarm that no backup was proven to restore for longer than its rule allows; none when all is well."""
+    row = connection.execute(
+        text("select last_verified_at, silent_after_hours from report.backup_watch where silent")
+    ).one_or_none()
+    if row is None:
+        return []
+    proven = f"since {row.last_verified_at:%Y-%m-%d %H:%M} UTC" if row.last_verified_at else "ever"
+    cause = f"No backup was proven to restore {proven}; the rule allows {row.silent_after_hours} hours."
+    return [Alarm("silent", "backup", cause, f"silent backup {row.last_verified_at or 'ever'}")]

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
-from configs.settings import Settings
+from configs.settings import PROJECT_ROOT, Settings
 from tasks.backups.checking import check_backup, clear
 from tasks.backups.engine import Wanted
 from tasks.backups.operating import carry_out, foresee
+from tasks.backups.store import open_backup, reconcile
+from tasks.database import FLOWS, OWNER, engine_for
+from tasks.errors import DependencyDown
+from tasks.local_stack import LocalPostgres, find_postgres
+from tasks.watch.store import unproven_backups
 from tests.backup_site import Site, count_customers, fill, site_at
 
 
@@ -49,8 +62,90 @@ def test_a_full_and_an_incremental_backup_restore_to_what_the_source_was(site: S
     restored, released = carry_out(site.settings, site.engine, site.catalogue, prospect, lambda _: None)
     assert restored.former is None
     assert released.sequences > 30
-    from tasks.local_stack import find_postgres
-
     server = find_postgres(new_home)
     assert server is not None
     assert count_customers(server) == 250
+
+
+def test_the_watch_is_silent_about_nothing_and_red_after_the_rules_hours(kontor_settings: Settings) -> None:
+    """A new installation has its first 36 hours; after them the missing proof is told of, in status and as an alarm."""
+    engine = engine_for(kontor_settings, OWNER)
+    with engine.begin() as connection:
+        assert connection.scalar(text("select silent from report.backup_watch")) is False
+        assert connection.scalar(text("select colour from report.status_backups")) == "grey"
+        assert unproven_backups(connection) == []
+        connection.execute(
+            text(
+                "insert into ops.run_ledger (flow, actor, as_of, dry_run, host, process_id, started_at, state,"
+                " ended_at) values ('test', 'test', current_date, false, 'here', 1, now() - interval '37 hours', 'done', now())"
+            )
+        )
+        assert connection.scalar(text("select colour from report.status_backups")) == "red"
+        [alarm] = unproven_backups(connection)
+    assert (alarm.kind, alarm.flow) == ("silent", "backup")
+    assert alarm.cause == "No backup was proven to restore ever; the rule allows 36 hours."
+
+
+def test_what_the_target_holds_is_mirrored_and_what_is_gone_is_told(site: Site) -> None:
+    """A killed run's backup becomes abandoned, a good one is shown as good, and one that vanished as missing."""
+    manifest = site.take()
+    engine = engine_for(site.settings, FLOWS)
+    with engine.begin() as connection:
+        run_id = int(connection.scalar(text("select min(run_id) from ops.run_ledger")) or 0)
+        open_backup(connection, "20260101T000000Z-full", "full", None, "core", run_id)
+        first = reconcile(connection, site.catalogue, run_id, site.now)
+        again = reconcile(connection, site.catalogue, run_id, site.now)
+    assert first == {"backups_seen": 1, "backups_new": 1, "checks_new": 0, "lost": 1}
+    assert again == {"backups_seen": 1, "backups_new": 0, "checks_new": 0, "lost": 0}
+    assert _mirrored(site) == {"20260101T000000Z-full": ("abandoned", False), manifest.label: ("done", False)}
+    site.engine.target.remove_folder(manifest.label)
+    with engine.begin() as connection:
+        assert reconcile(connection, site.catalogue, run_id, site.now)["lost"] == 1
+    assert _mirrored(site)[manifest.label] == ("missing", False)
+
+
+def _mirrored(site: Site) -> dict[str, tuple[str, bool]]:
+    with engine_for(site.settings, FLOWS).connect() as connection:
+        rows = connection.execute(text("select label, state, good from report.backups"))
+        return {row.label: (row.state, row.good) for row in rows}
+
+
+def test_the_runbooks_commands_restore_without_kontor(site: Site, tmp_path: Path) -> None:
+    """The lines of the runbook, run by a shell with the stock programs, start a server that has every customer."""
+    if shutil.which("age") is None or shutil.which("zstd") is None:
+        pytest.skip("the programs age and zstd are not installed here")
+    manifest = site.take()
+    folder = Path(tempfile.mkdtemp(prefix="kb-", dir="/tmp"))
+    for path in Path(site.engine.target.root, manifest.label).iterdir():
+        shutil.copy(path, folder)
+    shutil.copy(site.engine.ring.identity, folder / "identity.txt")
+    runbook = (PROJECT_ROOT / "docs" / "runbooks" / "backup.md").read_text("utf-8")
+    [lines] = re.findall(r"```sh\n(.*?)```", runbook, re.DOTALL)
+    assert len(lines.splitlines()) == 5
+    owner = site.server.data_dir.stat().st_uid
+    for path in [folder, *folder.iterdir()]:
+        os.chown(path, owner, -1)
+    programs = f"{site.server.programs_dir}:{os.environ['PATH']}"
+    user = owner if os.geteuid() == 0 else None
+    server = subprocess.Popen(
+        ["sh", "-ec", lines.replace("\npostgres", "\nexec postgres")],
+        cwd=folder,
+        env={"PATH": programs},
+        user=user,
+        extra_groups=[] if user is not None else None,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        found = LocalPostgres(folder / "data", folder, 5432, site.server.programs_dir, "kontor_admin")
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                assert count_customers(found) == 200
+                break
+            except DependencyDown:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+    finally:
+        server.send_signal(signal.SIGQUIT)
+        server.wait(20)
+        shutil.rmtree(folder)
