@@ -38,7 +38,7 @@ T = TypeVar("T")
 _ITEMS = """
 insert into crm.invoices (organization_id, source, invoice_number, document_type, issued_on, due_on, currency, amount,
                           open_amount, disputed, listed_from, feed_file_id)
-select 1 + n % 50000, 'books', 'I' || n, 'invoice', '2026-01-01', '2026-02-01', 'EUR', 100 + n % 977, 100 + n % 977,
+select 1 + n %% 50000, 'books', 'I' || n, 'invoice', '2026-01-01', '2026-02-01', 'EUR', 100 + n %% 977, 100 + n %% 977,
        false, '2026-01-05', (select min(feed_file_id) from landing.feed_files)
 from generate_series(cast(%s as integer), cast(%s as integer)) n
 """

@@ -77,7 +77,8 @@ def test_the_watch_is_silent_about_nothing_and_red_after_the_rules_hours(kontor_
         connection.execute(
             text(
                 "insert into ops.run_ledger (flow, actor, as_of, dry_run, host, process_id, started_at, state,"
-                " ended_at) values ('test', 'test', current_date, false, 'here', 1, now() - interval '37 hours', 'done', now())"
+                " ended_at)"
+                " select 'test', 'test', current_date, false, 'here', 1, now() - interval '37 hours', 'done', now()"
             )
         )
         assert connection.scalar(text("select colour from report.status_backups")) == "red"
