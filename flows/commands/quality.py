@@ -1,4 +1,4 @@
-"""`kontor quality run|list|show|waive`: what is wrong with the data, whose it is, and until when."""
+"""`kontor quality run|list|show|waive|backtest`: what is wrong with the data, whose it is, and until when."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flows.commands.reading import deliver, on_database
 from flows.commands.running import flows_ready, run_flow
 from flows.commands.screen import AsList, Format, ListFormat, out, parse_day, say, settings_in_force, today_in
+
+if TYPE_CHECKING:
+    from tasks.quality.backtest_store import Backtest
 
 quality = typer.Typer(no_args_is_help=True, help="Rules over the stored data and the incidents they open.")
 
@@ -122,3 +125,54 @@ def waive(
     with connected(settings, write=True) as connection:
         waive_incident(connection, incident, until, reason, getpass.getuser(), today_in(settings))
     out().print(f"Incident {incident} is waived through {until}.")
+
+
+@quality.command("backtest")
+def backtest(
+    contract: Annotated[str, typer.Argument(metavar="CONTRACT", help="The draft: a path, or a name that is in force.")],
+    as_of: Annotated[
+        date | None, typer.Option("--as-of", parser=parse_day, metavar="DATE", help="The day to ask of; default today.")
+    ] = None,
+    form: AsList = ListFormat.table,
+    limit: Annotated[int, typer.Option(min=0, help="At most so many records; 0 for all.")] = 20,
+) -> None:
+    """Ask a draft contract of the live tables and list what would flip, with the money; nothing is kept."""
+    from tasks.quality.backtest_store import backtest as compare
+    from tasks.quality.contracts import load_table_contract
+    from tasks.reports.rows import json_value
+
+    draft = load_table_contract(contract)
+    day = as_of or today_in(settings_in_force())
+    found = on_database(lambda connection: compare(connection, draft, day))
+    if form is ListFormat.json:
+        plain = [{name: json_value(value) for name, value in row.items()} for row in found.records]
+        out().file.write(json.dumps(plain, ensure_ascii=False, indent=2) + "\n")
+        return
+    _print_backtest(found, limit)
+
+
+def _print_backtest(found: Backtest, limit: int) -> None:
+    from tasks.artifacts import money
+    from tasks.reports.rows import printable
+    from tasks.reports.terminal import print_table
+
+    shown = [line for line in found.rules if line.newly_failing or line.no_longer or line.draft_state == "error"]
+    if not shown:
+        out().print("Nothing would flip.")
+        return
+    rows = [
+        [
+            line.rule_id, line.state or "–", line.draft_state or "–", str(line.newly_failing), str(line.no_longer),
+            ", ".join(money(amount, currency) for currency, amount in line.money.items()) or "–",
+        ]
+        for line in shown
+    ]  # fmt: skip
+    headings = ["rule", "now", "with the draft", "newly failing", "no longer", "open money touched"]
+    print_table(out(), headings, rows, [False, False, False, True, True, False])
+    records = found.records[: limit or None]
+    names = ("rule_id", "becomes", "customer_number", "record_key", "reason")
+    cells = [[printable(str(row[name] if row[name] is not None else "–")) for name in names] for row in records]
+    out().print()
+    print_table(out(), [name.replace("_", " ") for name in names], cells, [False] * len(names))
+    if len(found.records) > len(records):
+        out().print(f"and {len(found.records) - len(records)} more; --limit 0 shows all")

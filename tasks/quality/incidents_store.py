@@ -81,7 +81,7 @@ def keep_incidents(connection: Connection, run_id: int, as_of: date, results: Se
     A second run of the same day changes nothing.
     """
     given = {"as_of": as_of, "run_id": run_id, "actor": actor}
-    _gather(connection, as_of, results)
+    gather_found(connection, as_of, results)
     connection.execute(text(_NOTE_FOUND), given)
     reopened = int(
         connection.scalar(
@@ -106,7 +106,7 @@ def keep_incidents(connection: Connection, run_id: int, as_of: date, results: Se
     return Kept(fresh, reopened, closed, int(standing or 0))
 
 
-def _gather(connection: Connection, as_of: date, results: Sequence[Result]) -> None:
+def gather_found(connection: Connection, as_of: date, results: Sequence[Result]) -> None:
     """Make ``incident_found``: one row per rule and record, with its owner, due date and the money it touches."""
     rules = [
         {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import date, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from tasks import database
 from tasks.errors import PartlyDone, Refused, UsageError
 from tasks.ledger import open_run
 from tasks.quality import steps
+from tasks.quality.backtest_store import backtest
 from tasks.quality.checks_store import ROW_KINDS, Result, check_table, create_failing, in_force
-from tasks.quality.contracts import TableContract, list_table_contracts, load_table_contract
+from tasks.quality.contracts import CONTRACTS_FOLDER, TableContract, list_table_contracts, load_table_contract
 from tasks.quality.incidents_store import fetch_incident, waive
 from tasks.quality.pages_store import write_pages
 from tasks.quality.parameters import QualityParameters
@@ -362,3 +364,33 @@ def test_every_owner_has_a_page_with_nobodys_personal_data(books: Books, tmp_pat
     assert "customer 3 owes money" in rosen
     assert "customer 1 owes money" not in rosen
     assert "organization_country_present" in pages["rules.html"]
+
+
+# --- drafts -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_draft_is_compared_with_what_is_in_force_and_keeps_nothing(books: Books, tmp_path: Path) -> None:
+    """A stricter rule, a looser one and a new one: which records flip, and the money they touch."""
+    check(books.settings, TODAY)
+    before = books.read(_STATE)
+    document = (CONTRACTS_FOLDER / "organizations.yaml").read_text("utf-8")
+    draft = document.replace("name: organization_country_code", "name: organization_country_draft").replace(
+        'pattern: "^[A-Z]{2}$"', 'pattern: "^NO$"'
+    )
+    draft = draft.replace("sql: contactable or not owing", "sql: contactable or not owing or customer_number = '3'")
+    path = tmp_path / "organizations.yaml"
+    path.write_text(draft, "utf-8")
+    with database.engine_for(books.settings).connect() as connection:
+        found = backtest(connection, load_table_contract(path), TODAY)
+        same = backtest(connection, load_table_contract("organizations"), TODAY)
+    assert same.records == ()
+    flipped = {(row["rule_id"], row["record_key"]): (row["becomes"], row["money"]) for row in found.records}
+    assert flipped == {
+        ("organization_country_draft", "1"): ("fail", {"EUR": "100.0000"}),
+        ("organization_country_draft", "2"): ("fail", {}),
+        ("organization_payments_contact", "3"): ("pass", {"EUR": "70.5000"}),
+    }
+    line = next(line for line in found.rules if line.rule_id == "organization_country_draft")
+    assert (line.state, line.draft_state, line.newly_failing) == (None, "fail", 2)
+    assert dict(line.money) == {"EUR": Decimal(100)}
+    assert books.read(_STATE) == before
