@@ -201,6 +201,21 @@ quality_incident_events = Table(
     schema="ops",
 )
 
+quality_nudges = Table(
+    "quality_nudges",
+    metadata,
+    Column("owner", Text, primary_key=True),
+    Column("week", Date, primary_key=True),
+    Column("incidents", Integer, nullable=False),
+    Column("outcome", Text, nullable=False, server_default=text("'reserved'")),
+    Column("run_id", BigInteger, ForeignKey("ops.run_ledger.run_id"), nullable=False),
+    Column("reserved_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    CheckConstraint("extract(isodow from week) = 1", name="week"),
+    CheckConstraint("outcome in ('reserved', 'sent', 'held', 'deferred', 'refused', 'unknown')", name="outcome"),
+    Index(None, "run_id"),
+    schema="ops",
+)
+
 organization_keys = Table(
     "organization_keys",
     metadata,

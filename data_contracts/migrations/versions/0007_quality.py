@@ -30,6 +30,7 @@ def upgrade() -> None:
     _create_quality_measures()
     _create_quality_incidents()
     _create_quality_incident_events()
+    _create_quality_nudges()
     _create_organization_keys()
     _create_contact_keys()
     _create_duplicate_pairs()
@@ -46,6 +47,8 @@ _GRANTS = (
     "grant select, insert on ops.quality_results, ops.quality_incident_events to kontor_flows",
     "grant select, insert, update on ops.quality_measures, ops.quality_incidents, ops.duplicate_pairs to kontor_flows",
     "grant delete on ops.duplicate_pairs to kontor_flows",
+    "grant select, insert, update (outcome) on ops.quality_nudges to kontor_flows",
+    "grant select, update, delete on ops.quality_nudges to kontor_retention",
     "grant select on ops.duplicate_merges to kontor_flows",
     "grant select, insert, update, delete, maintain on crm.organization_keys, crm.contact_keys to kontor_flows",
     # Retention erases what quotes a person; that something was wrong and when stays.
@@ -319,6 +322,27 @@ def _create_quality_incident_events() -> None:
     op.create_index(
         op.f("quality_incident_events_run_id_idx"), "quality_incident_events", ["run_id"], unique=False, schema="ops"
     )
+
+
+def _create_quality_nudges() -> None:
+    op.create_table(
+        "quality_nudges",
+        sa.Column("owner", sa.Text(), nullable=False),
+        sa.Column("week", sa.Date(), nullable=False),
+        sa.Column("incidents", sa.Integer(), nullable=False),
+        sa.Column("outcome", sa.Text(), server_default=sa.text("'reserved'"), nullable=False),
+        sa.Column("run_id", sa.BigInteger(), nullable=False),
+        sa.Column("reserved_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.CheckConstraint("extract(isodow from week) = 1", name=op.f("quality_nudges_week_check")),
+        sa.CheckConstraint(
+            "outcome in ('reserved', 'sent', 'held', 'deferred', 'refused', 'unknown')",
+            name=op.f("quality_nudges_outcome_check"),
+        ),
+        sa.ForeignKeyConstraint(["run_id"], ["ops.run_ledger.run_id"], name=op.f("quality_nudges_run_id_fkey")),
+        sa.PrimaryKeyConstraint("owner", "week", name=op.f("quality_nudges_pkey")),
+        schema="ops",
+    )
+    op.create_index(op.f("quality_nudges_run_id_idx"), "quality_nudges", ["run_id"], unique=False, schema="ops")
 
 
 def _create_organization_keys() -> None:
