@@ -3,14 +3,15 @@
 Does:            takes in every new catalogue file, whole or with changes only, and currency rates.
 Reads:           the inbox (or the files named) and their contracts.
 Writes:          products, prices with their validity, stock, packages, rates, quarantine, one ledger entry per file.
-Outside effects: none; files taken in move from the inbox to the archive.
+Outside effects: none; files taken in move from the inbox to the archive. A dry run writes a workbook of differences.
 A second run:    changes nothing; a run killed at any point is made up for by the next one.
 Runbook:         docs/runbooks/catalog_upsert.md
 """
 
 from __future__ import annotations
 
-from tasks.catalog.steps import CATALOG_FEEDS, report_catalog
+from tasks.catalog.difference import FileDifference
+from tasks.catalog.steps import CATALOG_FEEDS, feeds_of, report_catalog, report_differences
 from tasks.feeds.parameters import FeedParameters
 from tasks.feeds.steps import conclude, find_files, open_feed_run, report_files, take_in_all
 from tasks.steps import business_flow
@@ -26,10 +27,12 @@ def catalog_upsert(parameters: FeedParameters = EVERYTHING_NEW) -> dict[str, int
         files = find_files(run, list(CATALOG_FEEDS))
 
         # Read, decide and write: one file, one transaction; a file that cannot be trusted is refused as a whole.
-        outcomes = take_in_all(run, files, CATALOG_FEEDS)
+        differences: list[FileDifference] = []
+        outcomes = take_in_all(run, files, feeds_of(run, differences))
 
         # Report: every row accounted for; a refused file ends the run failed, after everything else was done.
         totals = report_files(run, outcomes, 0)
         report_catalog(run, totals)
+        report_differences(run, differences)
         conclude(outcomes)
         return totals

@@ -154,7 +154,7 @@ currency_rates = Table(
     Column("rate", RATE, nullable=False),
     Column("place", Text(collation="C"), nullable=False),
     _file_column(),
-    CheckConstraint("base ~ '^[A-Z]{3}$' and quote ~ '^[A-Z]{3}$' and base <> quote", name="currencies"),
+    CheckConstraint("base ~ '^[A-Z]{3}$' and quote ~ '^[A-Z]{3}$'", name="currencies"),
     CheckConstraint("rate > 0", name="rate"),
     Index(None, "feed_file_id"),
     schema="crm",

@@ -22,7 +22,7 @@ from flows.commands.running import (
     run_flow,
     texts_of_parameters,
 )
-from flows.commands.screen import AsList, ListFormat, out, parse_day, settings_in_force
+from flows.commands.screen import AsList, ListFormat, out, parse_day, say, settings_in_force
 
 if TYPE_CHECKING:
     from configs.settings import Settings
@@ -123,7 +123,18 @@ def _take_in(
     finished = run_flow(settings, flow, parameters, batch)
     if not given["dry_run"]:
         return finished
+    _say_where_the_difference_is(settings, batch[0])
     return _told_of_dry_run(finished, batch[0], contract_of(settings, batch[0], said["contract"]).name)
+
+
+def _say_where_the_difference_is(settings: Settings, path: Path) -> None:
+    """Name the workbook in which a dry run wrote what the file would change, where its flow writes one."""
+    from tasks.catalog.difference import workbook_name
+    from tasks.feeds.intake import fingerprint_of
+
+    written = settings.home / "outputs" / workbook_name(fingerprint_of(path).sha256)
+    if written.is_file():
+        say(f"what would change: {written}")
 
 
 def _batches(

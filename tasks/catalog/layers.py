@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date
 
+FIELDS = ("part_number", "name", "description", "category", "unit", "gtin", "status")
+
 
 @dataclass(frozen=True)
 class PriceColumns:

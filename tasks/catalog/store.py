@@ -13,20 +13,26 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, text
 
-from tasks.catalog.layers import PRICES, Layer
+from tasks.catalog.difference import FileDifference
+from tasks.catalog.difference_store import read_changes, read_discontinued
+from tasks.catalog.layers import FIELDS, PRICES, Layer
 from tasks.catalog.listing_store import PLACE, list_products, record_mentions
 from tasks.catalog.prices_store import compare_prices, write_prices
 from tasks.feeds.outcomes import Applied, StagedFile
 from tasks.feeds.staging_store import give_room
 
-FIELDS = ("part_number", "name", "description", "category", "unit", "gtin", "status")
 
+def apply_catalog(
+    connection: Connection, staged: StagedFile, differences: list[FileDifference] | None = None
+) -> Applied:
+    """Apply the good rows of a catalogue's file: products, prices, stock, packages, and what is no longer listed.
 
-def apply_catalog(connection: Connection, staged: StagedFile) -> Applied:
-    """Apply the good rows of a catalogue's file: products, prices, stock, packages, and what is no longer listed."""
+    Where ``differences`` is given, what the file changes is added to it; it takes a while and is for dry runs.
+    """
     give_room(connection)
     layer = layer_of(connection, staged)
     prepare(connection, layer)
+    difference = read_changes(connection, layer) if differences is not None else None
     inserted = _insert_products(connection, layer)
     _update_products(connection, layer)
     write_prices(connection, layer)
@@ -34,6 +40,9 @@ def apply_catalog(connection: Connection, staged: StagedFile) -> Applied:
     _write_stock(connection, layer)
     _write_packages(connection, layer)
     list_products(connection, layer, [key for _, key in staged.withdrawn])
+    if difference is not None and differences is not None:
+        read_discontinued(connection, layer, difference)
+        differences.append(difference)
     counted = connection.execute(text(_COUNT_ROWS)).one()
     discontinued = int(connection.scalar(text("select count(*) from discontinued_product")) or 0)
     drop_temporary(connection)

@@ -80,6 +80,7 @@ CHARACTER_OR_NONE: Rule = (
 )
 
 DIALECT: Mapping[str, Rule] = {
+    "format": _one_of("table", "bmecat"),
     "encodings": ENCODINGS,
     "delimiter": _one_of("auto", ",", ";", "\t", "|"),
     "quote": CHARACTER_OR_NONE,

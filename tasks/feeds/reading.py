@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from babel.dates import get_month_names
 
 from tasks.errors import FileRefused
+from tasks.feeds.bmecat import BmecatGrid
 from tasks.feeds.cells import BLANKS, DATE, letter, shown, storable
 from tasks.feeds.code_lists import spellings_of
 from tasks.feeds.contracts import FeedContract
@@ -144,7 +145,9 @@ def _grids(path: Path, contract: FeedContract) -> Iterator[Grid]:
         raise NotText(f"it cannot be opened: {error.strerror}") from error
     if not start:
         raise NotText("it is empty (0 bytes)")
-    if start.startswith(b"PK\x03\x04"):
+    if contract.dialect.file_format == "bmecat":
+        yield BmecatGrid(path, complete=contract.mode == "snapshot")
+    elif start.startswith(b"PK\x03\x04"):
         yield from read_sheets(path, contract.dialect, is_xlsx=_is_xlsx(path))
     elif start.startswith(_OLE):
         if is_encrypted_package(path):

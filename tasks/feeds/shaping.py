@@ -35,6 +35,11 @@ def compose(parts: Sequence[pa.Array], joiner: str) -> pa.Array:
     """Return the parts that are not blank, joined; null where all are blank."""
     texts = [part.cast(pa.string()) for part in parts]
     filled = [pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text) for text in texts]
+    some = pc.is_valid(filled[0])
+    for text in filled[1:]:
+        some = pc.or_(some, pc.is_valid(text))
+    # A row without any part would be left out of the result, so it gets an empty one.
+    filled[0] = pc.if_else(some, filled[0], "")
     joined = pc.binary_join_element_wise(*filled, joiner, null_handling="skip")
     return pc.if_else(pc.equal(joined, ""), pa.scalar(None, pa.string()), joined)
 

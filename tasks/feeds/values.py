@@ -168,7 +168,7 @@ def _rate(cell: str, column: Column, dialect: Dialect) -> Value | Failure:  # no
         return Failure("not_a_number", "is a date or a truth value, not a rate")
     text = trimmed(cell)
     mark = "," if dialect.decimal == "," and cell[0] != NUMBER else "."
-    if not re.fullmatch(rf"[0-9]{{1,12}}(?:[{mark}][0-9]*)?", text):
+    if not re.fullmatch(rf"(?=.*[0-9])[0-9]{{0,12}}(?:[{mark}][0-9]*)?", text):
         return Failure("not_a_number", f"is not a rate with {mark!r} as its decimal mark")
     value = Decimal(text.replace(",", "."))
     if value != value.quantize(Decimal(1).scaleb(-RATE_SCALE), ROUND_HALF_EVEN):

@@ -155,7 +155,7 @@ def _create_rates() -> None:
         sa.Column("place", sa.Text(collation="C"), nullable=False),
         *_file_key("currency_rates"),
         sa.CheckConstraint(
-            "base ~ '^[A-Z]{3}$' and quote ~ '^[A-Z]{3}$' and base <> quote",
+            "base ~ '^[A-Z]{3}$' and quote ~ '^[A-Z]{3}$'",
             name=op.f("currency_rates_currencies_check"),
         ),
         sa.CheckConstraint("rate > 0", name=op.f("currency_rates_rate_check")),

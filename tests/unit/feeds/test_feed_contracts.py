@@ -38,6 +38,8 @@ def test_every_shipped_contract_is_valid_and_whole(name: str) -> None:
 def test_the_listing_holds_the_feeds_without_examples() -> None:
     """Listing gives the project's own contracts; examples load by name only, so none claims a file by accident."""
     assert [contract.name for contract in list_contracts()] == [
+        "bmecat",
+        "bmecat_update",
         "catalog",
         "catalog_delta",
         "contacts",

@@ -1,0 +1,76 @@
+"""Reads what a file of the catalogue would change, while it is prepared and before it is applied."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from tasks.catalog.difference import MOST_ROWS, FileDifference
+from tasks.catalog.layers import FIELDS, PRICES, Layer
+
+
+def read_changes(connection: Connection, layer: Layer) -> FileDifference:
+    """Return what the prepared file adds and changes and what of it is quarantined, nothing of it applied yet."""
+    found = FileDifference(layer.place.rpartition("#")[2])
+    shown = [name for name in ("name", "category", "unit") if name in layer.columns]
+    prices = [price.amount for price in PRICES if price.amount in layer.columns]
+    names = ", ".join(["s.part_number", *(f"s.{name}" for name in [*shown, "currency", *prices])])
+    _read(connection, found, "added", f"select {names} {_NEW} order by i.part_key, i.row_number", layer)
+    _read(connection, found, "changed", _changes(layer), layer)
+    _read(connection, found, "quarantined", _QUARANTINED, layer)
+    return found
+
+
+def read_discontinued(connection: Connection, layer: Layer, found: FileDifference) -> None:
+    """Add the products that the file, now applied, leaves out."""
+    _read(connection, found, "discontinued", _DISCONTINUED, layer)
+
+
+def _read(connection: Connection, found: FileDifference, name: str, statement: str, layer: Layer) -> None:
+    limited = f"select * from ({statement}) found limit {MOST_ROWS}"
+    rows: list[dict[str, Any]] = [dict(row) for row in connection.execute(text(limited), layer.parameters()).mappings()]
+    setattr(found, name, rows)
+    count = connection.scalar(text(f"select count(*) from ({statement}) found"), layer.parameters())
+    found.totals[name] = int(count or 0)
+
+
+_NEW = "from in_file i join landing.staged_products s using (row_number) where i.is_new"
+
+
+def _changes(layer: Layer) -> str:
+    """Field by field; a price by kind, currency, unit and quantity, with the day from which it differs."""
+    fields = " union all ".join(
+        f"select p.part_number, p.part_key, '{name}' as field, p.{name} as old, s.{name} as new,"
+        " null::date as from_day from in_file i join landing.staged_products s using (row_number)"
+        f" join crm.products p on p.product_id = i.product_id where i.differs and p.{name} is distinct from s.{name}"
+        for name in FIELDS
+        if name in layer.columns
+    )
+    return f"""
+select part_number, field, old, new, from_day from (
+    {fields}
+    union all
+    select p.part_number, p.part_key,
+           concat_ws(' ', d.kind, 'price', d.currency, nullif(d.unit, ''), nullif(trim_scale(d.min_quantity), 1)),
+           trim_scale(d.old_amount)::text, trim_scale(d.new_amount)::text, d.valid_from
+    from price_difference d join crm.products p on p.product_id = d.product_id
+    union all
+    select p.part_number, p.part_key, concat_ws(' ', 'stock', nullif(i.warehouse, '')),
+           trim_scale(t.quantity)::text, trim_scale(i.stock)::text, null
+    from in_file i join crm.products p on p.product_id = i.product_id
+    left join crm.product_stock t on t.product_id = i.product_id and t.warehouse = i.warehouse
+    where i.stock is not null and t.quantity is distinct from i.stock and not i.is_new
+) changes order by part_key, field, from_day
+"""
+
+
+_QUARANTINED = """
+select q.row_number, r ->> 'cell' as cell, r ->> 'column_name' as column_name, r ->> 'raw_value' as raw_value,
+       r ->> 'reason' as reason
+from landing.quarantined_rows q cross join lateral jsonb_array_elements(q.reasons) r
+where q.feed_file_id = :feed_file_id order by 1, 2
+"""
+_DISCONTINUED = """
+select p.part_number, p.name from discontinued_product d join crm.products p using (product_id) order by p.part_key
+"""

@@ -1,0 +1,169 @@
+"""A BMEcat catalogue (1.2 or 2005) as a grid: one row per product, currency, quantity and period of prices.
+
+The XML is read element by element and each product is let go of before the next one. Nothing outside of the file is
+loaded: no document type definition, no network, and a file that declares entities of its own is refused.
+
+BMEcat 1.2 calls a product ARTICLE and its number SUPPLIER_AID, BMEcat 2005 PRODUCT and SUPPLIER_PID; the headings here
+are those of 2005. A price of some type stands under ``PRICE_AMOUNT type``, per one order unit: PRICE_FACTOR and
+PRICE_QUANTITY are worked in. Headings under which nothing stands are left out, since they would say "none".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from lxml import etree
+
+from tasks.feeds.delimited import NotText
+from tasks.feeds.grids import Body
+
+PRODUCTS = ("PRODUCT", "ARTICLE")
+TRANSACTIONS = {"T_NEW_CATALOG": True, "T_UPDATE_PRODUCTS": False, "T_UPDATE_PRICES": False}
+_SAME = {"SUPPLIER_AID": "SUPPLIER_PID", "EAN": "INTERNATIONAL_PID"}
+_PLAIN = ("SUPPLIER_PID", "DESCRIPTION_SHORT", "DESCRIPTION_LONG", "INTERNATIONAL_PID", "ORDER_UNIT")
+_PERIODS = {"valid_start_date": "VALID_START", "valid_end_date": "VALID_END"}
+_HIDDEN = {"PRICE_FACTOR", "PRICE_QUANTITY"}
+
+Row = dict[str, str]
+
+
+class BmecatGrid:
+    """The whole catalogue; ``complete`` says whether its contract is one of complete catalogues.
+
+    Raises:
+        NotText: it is not well-formed, not BMEcat, declares entities, or holds changes where all is expected.
+    """
+
+    sheet = None
+    tells_errors = True
+
+    def __init__(self, path: Path, *, complete: bool) -> None:
+        self._titles: list[str] = []
+        self._currency = ""
+        self._complete = complete
+        self._rows = list(self._read(path))
+        seen = {name: None for row in self._rows for name, value in row.items() if value}
+        self._names = list(seen)
+
+    def head(self, depth: int) -> Sequence[Sequence[str]]:
+        """Return the titles, which say when the catalogue was made, then the headings."""
+        return [*([title] for title in self._titles), self._names][:depth]
+
+    def body(self, header_row: int, width: int) -> Body:  # noqa: ARG002 - one signature for all grids
+        """Return the rows, numbered from 1 in the order of the file."""
+        columns = [pa.array([row.get(name, "") for row in self._rows], pa.string()) for name in self._names]
+        return Body(columns, pa.array(range(1, len(self._rows) + 1), pa.int32()), marked=False)
+
+    def _read(self, path: Path) -> Iterator[Row]:
+        events = etree.iterparse(
+            str(path),
+            events=("start", "end"),
+            resolve_entities=False,
+            load_dtd=False,
+            no_network=True,
+            dtd_validation=False,
+            huge_tree=False,
+        )
+        try:
+            yield from self._products(events)
+        except etree.XMLSyntaxError as error:
+            line = error.position[0] if error.position else 0
+            raise NotText(f"it is not well-formed XML (line {line})") from None
+
+    def _products(self, events: Any) -> Iterator[Row]:
+        root = None
+        for event, element in events:
+            name = _local(element)
+            if root is None:
+                root = element
+                _refuse_entities(element)
+                if name != "BMECAT":
+                    raise NotText(f"it is XML, but its outermost element is {name}, not BMECAT")
+            if event == "start":
+                self._begin(name)
+            elif name == "HEADER":
+                self._header(element)
+            elif name in PRODUCTS:
+                yield from self._rows_of(element)
+                _let_go(element)
+
+    def _begin(self, name: str) -> None:
+        if name in TRANSACTIONS and self._complete and not TRANSACTIONS[name]:
+            raise NotText(f"it holds changes only ({name}), and its contract is one of complete catalogues")
+
+    def _header(self, header: Any) -> None:
+        for element in header.iter():
+            if _local(element) == "CURRENCY":
+                self._currency = _text(element)
+            if _local(element) == "DATETIME" and element.get("type") == "generation_date":
+                self._titles.append(f"GENERATION_DATE {_child(element, 'DATE')}")
+
+    def _rows_of(self, product: Any) -> Iterator[Row]:
+        common: Row = {"MODE": product.get("mode") or ""}
+        for element in product.iter():
+            name = _SAME.get(_local(element), _local(element))
+            if name in _PLAIN or name in _HIDDEN:
+                common.setdefault(name, _text(element))
+        priced: dict[tuple[str, ...], Row] = {}
+        for details in product:
+            if _local(details) in ("PRODUCT_PRICE_DETAILS", "ARTICLE_PRICE_DETAILS"):
+                self._prices(details, common, priced)
+        common = {name: value for name, value in common.items() if name not in _HIDDEN}
+        yield from ({**common, **row} for row in priced.values() or [{}])
+
+    def _prices(self, details: Any, common: Row, priced: dict[tuple[str, ...], Row]) -> None:
+        period = {
+            _PERIODS[kind]: _child(element, "DATE")
+            for element in details
+            if _local(element) == "DATETIME" and (kind := element.get("type") or "") in _PERIODS
+        }
+        for price in details:
+            if _local(price) not in ("PRODUCT_PRICE", "ARTICLE_PRICE"):
+                continue
+            row = {
+                "PRICE_CURRENCY": _child(price, "PRICE_CURRENCY") or self._currency,
+                "LOWER_BOUND": _child(price, "LOWER_BOUND") or "1",
+                **period,
+            }
+            same = priced.setdefault(tuple(row.values()), row)
+            same[f"PRICE_AMOUNT {price.get('price_type')}"] = _per_unit(price, common)
+
+
+def _per_unit(price: Any, common: Row) -> str:
+    """The price of one order unit; as written where it is no number, for the contract to say so."""
+    amount = _child(price, "PRICE_AMOUNT")
+    try:
+        factor = Decimal(_child(price, "PRICE_FACTOR") or "1")
+        each = Decimal(amount) * factor / Decimal(common.get("PRICE_QUANTITY") or "1")
+    except (InvalidOperation, ZeroDivisionError):
+        return amount
+    return f"{each.normalize():f}" if each.is_finite() else amount
+
+
+def _refuse_entities(root: Any) -> None:
+    declared = root.getroottree().docinfo.internalDTD
+    if declared is not None and next(declared.iterentities(), None) is not None:
+        raise NotText("its XML declares entities of its own, which no catalogue needs")
+
+
+def _local(element: Any) -> str:
+    return element.tag.rpartition("}")[2] if isinstance(element.tag, str) else ""
+
+
+def _text(element: Any) -> str:
+    return " ".join((element.text or "").split())
+
+
+def _child(element: Any, name: str) -> str:
+    return next((_text(child) for child in element if _local(child) == name), "")
+
+
+def _let_go(element: Any) -> None:
+    """Free the product and what stands before it, so that memory does not grow with the file."""
+    element.clear()
+    while element.getprevious() is not None:
+        del element.getparent()[0]
