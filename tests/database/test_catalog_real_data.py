@@ -41,7 +41,7 @@ def test_the_swedish_list_has_its_sums_and_units(books: Books, catalogues: Path)
 
 
 def test_a_month_of_shop_lines_becomes_a_catalogue(books: Books, catalogues: Path) -> None:
-    """A month, or four days of it in a plain run: the last line of a day with a price counts; codes that differ in capitals only are one product."""
+    """A month, or four days of it: the last line of a day with a price counts; capitals make no other product."""
     last: dict[str, tuple[str, Decimal]] = {}
     rows = free = free_at_last = 0
     files = sorted((catalogues / "online-retail").glob("2010-12-*.csv"))
