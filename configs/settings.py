@@ -90,6 +90,9 @@ class Settings(BaseSettings):
     finance_language: Literal["en", "bg", "pl", "nb", "sv"] = Field(
         default="en", description="The language of finance's reports."
     )
+    catalog_emails: str = Field(
+        default="", description="Who answers for the product catalogue; several with commas; none: the engineers."
+    )
     engineer_emails: str = Field(default="", description="Who receives alerts about runs; several with commas.")
 
     backup_target: SecretStr | None = Field(

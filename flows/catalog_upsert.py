@@ -3,7 +3,8 @@
 Does:            takes in every new catalogue file, whole or with changes only, and currency rates.
 Reads:           the inbox (or the files named) and their contracts.
 Writes:          products, prices with their validity, stock, packages, rates, quarantine, one ledger entry per file.
-Outside effects: none; files taken in move from the inbox to the archive. A dry run writes a workbook of differences.
+Outside effects: a mail to the catalogue's owner where something needs a look; files taken in move from the inbox to the
+                 archive. A dry run writes a workbook of differences.
 A second run:    changes nothing; a run killed at any point is made up for by the next one.
 Runbook:         docs/runbooks/catalog_upsert.md
 """
@@ -11,7 +12,7 @@ Runbook:         docs/runbooks/catalog_upsert.md
 from __future__ import annotations
 
 from tasks.catalog.difference import FileDifference
-from tasks.catalog.steps import CATALOG_FEEDS, feeds_of, report_catalog, report_differences
+from tasks.catalog.steps import CATALOG_FEEDS, feeds_of, mail_owner, report_catalog, report_differences
 from tasks.feeds.parameters import FeedParameters
 from tasks.feeds.steps import conclude, find_files, open_feed_run, report_files, take_in_all
 from tasks.steps import business_flow
@@ -34,5 +35,6 @@ def catalog_upsert(parameters: FeedParameters = EVERYTHING_NEW) -> dict[str, int
         totals = report_files(run, outcomes, 0)
         report_catalog(run, totals)
         report_differences(run, differences)
+        mail_owner(run)
         conclude(outcomes)
         return totals

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from pyarrow import csv
@@ -21,8 +22,8 @@ def is_there() -> bool:
     return importlib.util.find_spec("dlt") is not None
 
 
-def load_peer(settings: Settings, path: Path) -> None:
-    """Merge the file into ``peer.items`` by customer and invoice number."""
+def load_peer(settings: Settings, path: Path, key: Sequence[str] = ("customer_number", "invoice_number")) -> None:
+    """Merge the file into ``peer.items`` by its key, which for a ledger is customer and invoice number."""
     os.environ |= {"RUNTIME__DLTHUB_TELEMETRY": "false", "RUNTIME__LOG_LEVEL": "ERROR"}
     dlt = importlib.import_module("dlt")
     url = database_url(settings, OWNER)
@@ -36,5 +37,5 @@ def load_peer(settings: Settings, path: Path) -> None:
     pipeline.run(
         dlt.resource(csv.read_csv(path), name="items"),
         write_disposition={"disposition": "merge", "strategy": "upsert"},
-        primary_key=["customer_number", "invoice_number"],
+        primary_key=list(key),
     )

@@ -19,6 +19,7 @@ import psutil  # type: ignore[import-untyped]
 from sqlalchemy import Connection
 
 from configs.settings import Settings
+from tasks.catalog.steps import CATALOG_FEEDS
 from tasks.customers.steps import CUSTOMER_FEEDS
 from tasks.database import engine_for, prepare
 from tasks.errors import Refused
@@ -61,7 +62,7 @@ def take_in(settings: Settings, path: Path, contract: str, as_of: date) -> FileO
             InboxFile(path, feed),
             given=Given(TODAY, as_of),
             run_id=run.run_id,
-            apply={**CUSTOMER_FEEDS, **PAYMENT_FEEDS}[feed.feed],
+            apply={**CUSTOMER_FEEDS, **PAYMENT_FEEDS, **CATALOG_FEEDS}[feed.feed],
         )
     if outcome.state != "applied":
         raise Refused(f"{path.name} was {outcome.state}: {'; '.join(outcome.reasons)}", hint="Mend the benchmark.")
