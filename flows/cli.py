@@ -20,6 +20,7 @@ from flows.commands import (
     erase,
     feeds,
     history,
+    metrics,
     outbox,
     quality,
     quarantine,
@@ -64,6 +65,7 @@ app.command(rich_help_panel=WORK)(standing.up)
 app.add_typer(backup, name="backup", rich_help_panel=WORK)
 app.command(rich_help_panel=WORK)(servers.down)
 app.command(rich_help_panel=WORK)(deploying.deploy)
+app.command(rich_help_panel=WORK)(metrics.metrics)
 app.add_typer(backfill.backfill, name="backfill", rich_help_panel=WORK)
 app.add_typer(servers.db, name="db", rich_help_panel=WORK)
 

@@ -1,0 +1,1 @@
+"""Kontor's figures for a monitoring system: the view report.metrics in Prometheus's own form."""
