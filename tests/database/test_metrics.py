@@ -1,4 +1,4 @@
-"""The figures for a monitoring system: in Prometheus's form, without customers, and named alike in rules and dashboard."""
+"""Figures for a monitoring system: in Prometheus's form, without customers, named alike in rules and dashboard."""
 
 from __future__ import annotations
 
