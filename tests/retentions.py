@@ -58,7 +58,7 @@ class Office:
         """Run the flow."""
         return dict(retention_purge.fn(PurgeParameters(**parameters)))
 
-    def plan_and_apply(self, as_of: date, by: str = "a second person") -> dict[str, int]:
+    def plan_and_apply(self, as_of: date, by: str = "second") -> dict[str, int]:
         """Plan, have somebody else agree, and carry it out."""
         planned = self.purge(as_of=as_of)
         return self.purge(plan_id=planned["plan"], dry_run=False, approved_by=by)

@@ -29,7 +29,7 @@ from tasks.erasures.terms import ERASED, Terms, addresses_in
 # The database's own files, keys and the ledger are no outputs; what lies in the inbox is still its sender's.
 NOT_LOOKED_AT = ("postgres", "keys", "erasures", "certificates", "backups", "prefect", "inbox", "contracts")
 _TEXTS = (".html", ".htm", ".txt", ".json", ".jsonl", ".md", ".log", ".xml")
-_ENCODINGS = ("utf-8-sig", "cp1251", "latin-1")
+_ENCODINGS = ("utf-8", "cp1251", "latin-1")
 _SHEET = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
 
 

@@ -51,10 +51,12 @@ def let_go(
     if delete:
         statement = _delete_statement(identity, _references(connection, identity), free)
         deleted = connection.scalars(text(statement), bound).all()
-    anonymised = connection.scalars(text(_blank_statement(identity, blanks or identity.blanks, free)), bound).all()
-    connection.execute(
-        text(f"delete from {identity.derived} where {identity.key} = any(:ids)"), {"ids": list(anonymised)}
-    )
+    anonymised: Sequence[int] = ()
+    if len(deleted) < len(ids):
+        anonymised = connection.scalars(text(_blank_statement(identity, blanks or identity.blanks, free)), bound).all()
+    if anonymised:
+        statement = f"delete from {identity.derived} where {identity.key} = any(:ids)"
+        connection.execute(text(statement), {"ids": list(anonymised)})
     gone = [*deleted, *anonymised]
     values = erase_values(connection, identity.table, gone, identity.history) if gone else 0
     return {"deleted": len(deleted), "anonymised": len(anonymised), "history": values}
@@ -104,9 +106,10 @@ def mirror(connection: Connection, lines: Iterable[Line]) -> int:
     if not rows:
         return 0
     new = connection.scalars(text(_MIRROR).bindparams(bindparam("rows", type_=JSONB)), {"rows": rows}).all()
-    connection.execute(
-        text(_MIRROR_SUBJECTS).bindparams(bindparam("rows", type_=JSONB)), {"rows": rows, "new": list(new)}
-    )
+    if any(row["listed"] for row in rows):
+        connection.execute(
+            text(_MIRROR_SUBJECTS).bindparams(bindparam("rows", type_=JSONB)), {"rows": rows, "new": list(new)}
+        )
     return len(new)
 
 

@@ -16,5 +16,7 @@ class PurgeParameters(BaseModel):
     dry_run: bool = Field(default=True, description="Make a plan and destroy nothing. Off: carry a plan out.")
     plan_id: int | None = Field(default=None, ge=1, description="The plan to carry out; empty means the newest one.")
     approved_by: str = Field(
-        default="", max_length=200, description="The second person who has looked at the plan and agrees to it."
+        default="",
+        pattern=r"^[a-z0-9._-]{0,40}$",
+        description="Account name of the second person, who has looked at the plan and agrees to it.",
     )

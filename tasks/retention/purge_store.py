@@ -17,19 +17,18 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from psycopg.errors import LockNotAvailable
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, TextClause, text
 from sqlalchemy.exc import OperationalError
 
 from tasks.erasures.identities import IDENTITIES, Identity
 from tasks.erasures.keys import ErasureKey
 from tasks.erasures.ledger_file import Entry, ErasureLedger, Line, Subject
-from tasks.erasures.store import hold_off_holds, let_go, mirror
-from tasks.history.store import name_session
+from tasks.erasures.store import HOLD_LOCK, let_go, mirror
 from tasks.retention.planning import Item
 from tasks.retention.selection import Selection
 
 LOCK_TIMEOUT_MS = 40
-TARGET_SECONDS = 0.012
+TARGET_SECONDS = 0.02
 _PASSES = 3
 _PATIENCE = 8  # batches in a row that met a lock, before the rest is left to the next pass
 
@@ -99,9 +98,19 @@ def apply_item(purge: Purge, item: Item, selection: Selection, told: Told = _unt
     return gone
 
 
-def _begin(connection: Connection, purge: Purge) -> None:
-    connection.execute(text(f"set local lock_timeout = {LOCK_TIMEOUT_MS}"))
-    name_session(connection, purge.run_id, purge.actor)
+# One statement, because each way to the server and back is time in which a lock could be held. The disk is not waited
+# for: what a crash of the server loses of the last batches is due again, and the ledger has it already.
+_BEGIN = f"""
+select set_config('lock_timeout', '{LOCK_TIMEOUT_MS}ms', true), set_config('synchronous_commit', 'off', true),
+       set_config('kontor.run_id', :run_id, true), set_config('kontor.actor', :actor, true),
+       pg_advisory_xact_lock_shared({HOLD_LOCK})
+"""
+
+
+def _begin(connection: Connection, purge: Purge) -> float:
+    """Name the transaction, bound its waits, hold off holds; returns the moment from which rows may be locked."""
+    connection.execute(text(_BEGIN), {"run_id": str(purge.run_id), "actor": purge.actor})
+    return time.perf_counter()
 
 
 def _note(connection: Connection, purge: Purge, item: Item, rows: int, reached: int) -> None:
@@ -130,11 +139,10 @@ def _entry(purge: Purge, item: Item, subjects: list[Subject]) -> Entry:
 
 
 def _apply_keyset(purge: Purge, item: Item, selection: Selection, told: Told) -> int:
-    identity, pace, gone = IDENTITIES[item.entity], Pace(500, 50, 5_000), 0
+    identity, pace, gone = IDENTITIES[item.entity], Pace(1_000, 500, 5_000, 0.04), 0
     after, failures = item.reached, 0
     for _ in range(_PASSES):
         while failures < _PATIENCE and item.done + gone < item.allowed:
-            began = time.perf_counter()
             batch = _keyset_batch(purge, item, selection, identity, after, int(pace))
             if batch is None:
                 pace.was_in_the_way()
@@ -144,7 +152,7 @@ def _apply_keyset(purge: Purge, item: Item, selection: Selection, told: Told) ->
                 break
             gone, after, failures = gone + batch.rows, batch.newest, 0
             told(batch.rows)
-            pace.after(time.perf_counter() - began)
+            pace.after(batch.seconds)
         if not _is_left(purge, item, selection):
             break
         after, failures = 0, 0
@@ -153,10 +161,11 @@ def _apply_keyset(purge: Purge, item: Item, selection: Selection, told: Told) ->
 
 @dataclass(frozen=True)
 class _Batch:
-    """The rows that went and the key of the last one looked at, None where none was left."""
+    """The rows that went, the last key looked at (None where none was left), and for how long rows were locked."""
 
     rows: int
     newest: int | None
+    seconds: float
 
 
 def _keyset_batch(
@@ -166,14 +175,13 @@ def _keyset_batch(
     lines: list[Line] = []
     try:
         with purge.engine.begin() as connection:
-            _begin(connection, purge)
-            hold_off_holds(connection)
+            began = _begin(connection, purge)
             found = connection.execute(
                 text(_due_statement(identity, selection)),
                 {**selection.bound, **purge.key.bound(), "after": after, "size": size},
             ).all()
             if not found:
-                return _Batch(0, None)
+                return _Batch(0, None, 0.0)
             lines = purge.ledger.append(
                 [_entry(purge, item, [Subject(row.external_id, row.key_hash) for row in found])]
             )
@@ -182,7 +190,7 @@ def _keyset_batch(
             mirror(connection, lines)
             rows = went["deleted"] + went["anonymised"]
             _note(connection, purge, item, rows, ids[-1])
-        return _Batch(rows, ids[-1])
+        return _Batch(rows, ids[-1], time.perf_counter() - began)
     except OperationalError as error:
         if not isinstance(error.orig, LockNotAvailable):
             raise
@@ -218,19 +226,18 @@ def _apply_pages(purge: Purge, item: Item, selection: Selection, told: Told) -> 
     left, gone = [(item.reached, pages)], 0
     for _ in range(_PASSES):
         locked: list[tuple[int, int]] = []
-        pace = Pace(64, 1, 4_000)
+        pace = Pace(64, 8, 4_000)
         for low, high in _ranges(left, pace):
             if item.done + gone >= item.allowed:
                 return gone
-            began = time.perf_counter()
-            rows = _pages_batch(purge, item, selection, statement, low, high)
-            if rows is None:
+            batch = _pages_batch(purge, item, selection, statement, low, high)
+            if batch is None:
                 pace.was_in_the_way()
                 locked.append((low, high))
                 continue
-            gone += rows
-            told(rows)
-            pace.after(time.perf_counter() - began)
+            gone += batch.rows
+            told(batch.rows)
+            pace.after(batch.seconds)
         if not locked:
             break
         left = locked
@@ -255,22 +262,35 @@ def _pages_of(connection: Connection, table: str) -> int:
 
 def _pages_statement(table: str, selection: Selection) -> str:
     where = f"r.ctid >= cast(:low as tid) and r.ctid < cast(:high as tid) and {selection.condition}"
-    if not selection.blanks:
-        return f"delete from {table} r where {where}"
     blanks = ", ".join(f"{column} = {blank}" for column, blank in selection.blanks.items())
-    return f"update {table} r set {blanks} where {where}"
+    destroy = f"update {table} r set {blanks} where {where}" if blanks else f"delete from {table} r where {where}"
+    return f"""
+with gone as ({destroy} returning 1), counted as (select count(*) as rows from gone), noted as (
+    update ops.retention_plan_items set done = done + c.rows, reached = greatest(reached, :reached)
+    from counted c where plan_id = :plan_id and position = :position
+)
+select rows from counted
+"""
 
 
-def _pages_batch(purge: Purge, item: Item, selection: Selection, statement: object, low: int, high: int) -> int | None:
+def _pages_batch(
+    purge: Purge, item: Item, selection: Selection, statement: TextClause, low: int, high: int
+) -> _Batch | None:
     """One range; None where a lock could not be had in time, which leaves nothing of it."""
-    bound = {**selection.bound, **purge.key.bound(), "low": f"({low},0)", "high": f"({high},0)"}
+    bound = {
+        **selection.bound,
+        **purge.key.bound(),
+        "low": f"({low},0)",
+        "high": f"({high},0)",
+        "reached": high if item.reached <= low else 0,
+        "plan_id": purge.plan_id,
+        "position": item.position,
+    }
     try:
         with purge.engine.begin() as connection:
-            _begin(connection, purge)
-            hold_off_holds(connection)
-            rows = connection.execute(statement, bound).rowcount  # type: ignore[call-overload]
-            _note(connection, purge, item, rows, high if item.reached <= low else 0)
-            return int(rows)
+            began = _begin(connection, purge)
+            rows = int(connection.scalar(statement, bound) or 0)
+        return _Batch(rows, high, time.perf_counter() - began)
     except OperationalError as error:
         if isinstance(error.orig, LockNotAvailable):
             return None

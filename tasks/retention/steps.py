@@ -119,9 +119,9 @@ def take_plan(run: PurgeRun) -> Plan:
     """
     with run.engine.begin() as connection:
         plan_id = run.parameters.plan_id or newest_plan_id(connection)
-        if run.parameters.approved_by:
-            approve_plan(connection, plan_id, by=run.parameters.approved_by, now=run.now)
         plan = read_plan(connection, plan_id)
+        if run.parameters.approved_by and plan.approved_by is None:
+            plan = approve_plan(connection, plan_id, by=run.parameters.approved_by, now=run.now)
     if plan.as_of > run.today:
         raise Refused(
             f"Plan {plan_id} is for {plan.as_of}, which lies ahead. Nothing was changed.",

@@ -114,7 +114,7 @@ def test_a_wide_plan_needs_a_second_person(office: Office, real_data: Path) -> N
     with pytest.raises(Refused, match="same person"):
         office.purge(plan_id=planned["plan"], dry_run=False, approved_by=maker)
     assert office.count("crm.contacts") == 206
-    office.purge(plan_id=planned["plan"], dry_run=False, approved_by="somebody else")
+    office.purge(plan_id=planned["plan"], dry_run=False, approved_by="another")
     assert office.count("crm.contacts") == 0
     with pytest.raises(Refused, match="applied already"):
         office.purge(plan_id=planned["plan"], dry_run=False)
@@ -129,9 +129,9 @@ def test_a_plan_that_no_longer_fits_is_refused(office: Office, real_data: Path) 
     office.age("crm.contacts", "seen_as_of", date(2012, 1, 1))
     before = office.count("crm.contacts")
     with pytest.raises(Refused, match="More is due"):
-        office.purge(plan_id=planned["plan"], dry_run=False, approved_by="somebody else")
+        office.purge(plan_id=planned["plan"], dry_run=False, approved_by="another")
     ahead = office.purge(as_of=date(2199, 1, 1))
     with pytest.raises(Refused, match="lies ahead"):
-        office.purge(plan_id=ahead["plan"], dry_run=False, approved_by="somebody else")
+        office.purge(plan_id=ahead["plan"], dry_run=False, approved_by="another")
     assert office.count("crm.contacts") == before
     assert list(office.ledger.read()) == []

@@ -1,0 +1,203 @@
+"""A purge killed at random points, two at once, a hold placed in its midst, and an erasure killed at random points.
+
+Always: nothing held is touched, nothing due is left after the next run, and whoever is gone stands in the ledger.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from datetime import UTC, date, datetime
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+
+from tasks import database
+from tasks.erasures.keys import key_of
+from tasks.erasures.traces_store import blind_scan
+from tasks.history.store import verify_history
+from tasks.retention.holds_store import place_hold
+from tests.conftest import CAMPAIGN_FACTOR
+from tests.histories import register_file
+from tests.nursery import KILLED, Child
+from tests.retentions import Office
+from tests.stage import Stage
+
+AS_OF = "2026-11-20"
+FIRMS = 40
+CONTACTS = 60
+NOW = datetime(2026, 11, 20, 6, tzinfo=UTC)
+
+
+@pytest.fixture
+def office(empty_stage: Stage) -> Office:
+    """Forty firms of sixty contacts that nobody has spoken of for years, and as many old rows of quarantine."""
+    made = Office(empty_stage.settings)
+    made.begin()
+    _fill(made)
+    return made
+
+
+def _fill(office: Office) -> None:
+    with database.engine_for(office.settings, database.OWNER).begin() as connection:
+        file = {"file": register_file(connection), "firms": FIRMS, "contacts": CONTACTS}
+        connection.execute(
+            text(
+                "insert into crm.organizations (customer_number, name, seen_as_of, feed_file_id)"
+                " select 'C' || n, 'Firm ' || n, '2020-01-01', :file from generate_series(1, :firms) n"
+            ),
+            file,
+        )
+        connection.execute(
+            text(
+                "insert into crm.contacts (organization_id, contact_key, first_name, email, seen_as_of, feed_file_id)"
+                " select organization_id, 'p' || n || '@example.com', 'Person ' || n, customer_number || 'p' || n"
+                " || '@example.com', '2020-01-01', :file from crm.organizations, generate_series(1, :contacts) n"
+            ),
+            file,
+        )
+        connection.execute(
+            text(
+                "insert into landing.quarantined_rows (feed_file_id, row_number, customer_number, cells, staged,"
+                " reasons, state, quarantined_at, resolved_at) select :file, n, 'C' || (1 + n % :firms), '{}', '{}',"
+                " '[]', 'rejected', '2020-01-01', '2020-01-02' from generate_series(1, :firms * :contacts) n"
+            ),
+            file,
+        )
+
+
+def _hold(office: Office, customer: str) -> None:
+    with office.erasing() as connection:
+        subject: UUID = connection.execute(
+            text("select external_id from crm.organizations where customer_number = :n"), {"n": customer}
+        ).scalar_one()
+        place_hold(
+            connection,
+            office.ledger,
+            entity="crm.organizations",
+            subject=subject,
+            case_number="C 1/26",
+            reason="claim",
+            author="counsel",
+            review_on=date(2027, 1, 1),
+            now=NOW,
+        )
+
+
+def _plan(office: Office, stage: Stage) -> int:
+    ended = stage.processes.start_flow("retention_purge", as_of=AS_OF).wait()
+    assert ended.code == 0, ended.said
+    return int(office.read("select max(plan_id) as n from ops.retention_plans")[0]["n"])
+
+
+def _apply(stage: Stage, plan: int) -> float:
+    ended = stage.processes.start_flow("retention_purge", plan_id=plan, dry_run=False, approved_by="second").wait()
+    assert ended.code == 0, ended.said
+    return float(ended.seconds)
+
+
+def _wait_for_work(office: Office, child: Child) -> None:
+    """Wait until the process has written to the ledger or has ended: from here on a kill meets it at work."""
+    before = office.ledger.path.stat().st_size
+    while child.is_alive and office.ledger.path.stat().st_size == before:
+        time.sleep(0.002)
+
+
+def _contacts(office: Office, customer: str = "%") -> set[str]:
+    rows = office.read(
+        "select c.external_id::text as id from crm.contacts c join crm.organizations using (organization_id)"
+        " where customer_number like :n",
+        n=customer,
+    )
+    return {row["id"] for row in rows}
+
+
+def _in_ledger(office: Office) -> set[str]:
+    return {str(s.external_id) for line in office.ledger.in_force() for s in line.subjects if s.external_id}
+
+
+def _check_end(office: Office, everybody: set[str], held: set[str]) -> None:
+    """Only who is held is left, with history whole, and everybody who is gone stands in the ledger and its copy."""
+    assert _contacts(office) == held
+    assert everybody - held <= _in_ledger(office)
+    assert not held & _in_ledger(office)
+    left = office.read("select distinct customer_number from landing.quarantined_rows")
+    assert left == [{"customer_number": "C7"}]
+    with office.erasing() as connection:
+        assert verify_history(connection, []).breaks == ()
+    mirrored = {row["sequence"] for row in office.read("select sequence from ops.erasure_ledger")}
+    assert {line.sequence for line in office.ledger.in_force()} <= mirrored
+
+
+def test_a_purge_killed_at_random_points_loses_nothing_and_spares_who_is_held(office: Office, stage: Stage) -> None:
+    """Killed again and again, at points spread over the length of a whole run, then run to its end."""
+    _hold(office, "C7")
+    everybody, held = _contacts(office), _contacts(office, "C7")
+    plan = _plan(office, stage)
+    chance = random.Random(8)
+    for _ in range(4 * CAMPAIGN_FACTOR):
+        child = stage.processes.start_flow("retention_purge", plan_id=plan, dry_run=False, approved_by="second")
+        _wait_for_work(office, child)
+        time.sleep(chance.uniform(0, 0.1))
+        child.kill()
+        ended = child.wait()
+        assert ended.code == KILLED or "applied already" in ended.said or ended.code == 0, ended.said
+        assert held <= _contacts(office)
+        # Whoever is gone has a line that was written before; a line too many is voided by the next run.
+        assert everybody - _contacts(office) <= _in_ledger(office)
+    if office.read("select state from ops.retention_plans where plan_id = :p", p=plan)[0]["state"] != "applied":
+        _apply(stage, plan)
+    _apply(stage, _plan(office, stage))
+    _check_end(office, everybody, held)
+
+
+def test_two_purges_at_once_and_a_hold_in_their_midst(office: Office, stage: Stage) -> None:
+    """One of two is told that the other is running; a hold placed while it works keeps whoever is still there."""
+    _hold(office, "C7")
+    everybody = _contacts(office)
+    plan = _plan(office, stage)
+    purges = [
+        stage.processes.start_flow("retention_purge", plan_id=plan, dry_run=False, approved_by="second")
+        for _ in range(2)
+    ]
+    while purges[0].is_alive and len(_contacts(office)) == len(everybody):
+        time.sleep(0.01)
+    _hold(office, f"C{FIRMS}")
+    late = _contacts(office, f"C{FIRMS}")  # the hold stands: who is here now must stay
+    codes = sorted(child.wait().code for child in purges)
+    assert codes[0] == 0
+    assert codes[1] in (0, 3)
+    assert _contacts(office, f"C{FIRMS}") == late
+    assert not late & _in_ledger(office)
+    assert everybody - _contacts(office) <= _in_ledger(office)
+    with office.erasing() as connection:
+        connection.execute(
+            text(
+                "update ops.legal_holds set released_at = now(), released_by = 'x', release_reason = 'x'"
+                " where hold_id = (select max(hold_id) from ops.legal_holds)"
+            )
+        )
+    _apply(stage, _plan(office, stage))
+    _check_end(office, everybody, _contacts(office, "C7"))
+
+
+def test_an_erasure_killed_at_random_points_is_finished_by_the_same_command(office: Office, stage: Stage) -> None:
+    """Whatever the kill left, the next try finds and erases the rest; a search by hash finds nobody."""
+    chance = random.Random(9)
+    report = office.settings.home / "reports"
+    report.mkdir(exist_ok=True)
+    for number in range(2 * CAMPAIGN_FACTOR):
+        address = f"C3p{number + 1}@example.com"
+        (report / f"{number}.csv").write_text(f"no;mail\nC3;{address}\nC4;other@example.com\n")
+        arguments = ("erase", address, "--live", "--yes", "--reason", "asked by letter")
+        child = stage.processes.start(*arguments)
+        time.sleep(chance.uniform(0.1, 1.0))
+        child.kill()
+        assert child.wait().code in (KILLED, 0)
+        ended = stage.processes.run(*arguments)
+        assert ended.code == 0, ended.said
+        assert office.read("select count(*) as n from crm.contacts where email = :e", e=address) == [{"n": 0}]
+        assert (report / f"{number}.csv").read_text() == "no;mail\nC3;\nC4;other@example.com\n"
+    with office.erasing() as connection:
+        assert blind_scan(connection, key_of(office.settings.home)) == {}
