@@ -7,7 +7,6 @@ and their history. Who dies in between has written a line for something that did
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -113,8 +112,11 @@ def mirror(connection: Connection, lines: Iterable[Line]) -> int:
     return len(new)
 
 
+_COPIED = ("sequence", "kind", "entity", "rule_id", "rule_version", "reference")
+
+
 def _mirrored(line: Line) -> dict[str, Any]:
-    kept = {name: value for name, value in asdict(line).items() if name not in ("subjects", "refers_to", "hash")}
+    kept = {name: getattr(line, name) for name in _COPIED}
     subjects = [list(subject) for subject in line.subjects] if line.kind == "request" else []
     return {
         **kept,
