@@ -104,6 +104,39 @@ def test_rows_in_quarantine_are_counted_and_refusals_stand_out(kontor_settings: 
     assert waiting[0]["next_command"] == "kontor quarantine list"
 
 
+def test_incidents_backups_backfills_and_erasures_are_judged(kontor_settings: Settings, tmp_path: Path) -> None:
+    """A grave incident, a failed backfill and an old erasure are red; a database with data and no backup is yellow."""
+    Books(kontor_settings).customers(tmp_path, ["C-1"])
+    with engine_for(kontor_settings, OWNER).begin() as connection:
+        for statement in _TROUBLE:
+            connection.execute(text(statement))
+    found = {area: _lines(kontor_settings, area) for area in ("quality", "backups", "backfills", "retention")}
+    assert {area: [(line["colour"], line["headline"]) for line in lines] for area, lines in found.items()} == {
+        "quality": [("red", "1 incident is open")],
+        "backups": [("yellow", "no backup was made yet")],
+        "backfills": [("red", "backfill 1 of payment_sync failed")],
+        "retention": [("red", "an erasure is not done yet")],
+    }
+    assert all(line["next_command"] for lines in found.values() for line in lines)
+
+
+_TROUBLE = (
+    """
+    insert into ops.quality_incidents (fingerprint, rule_id, contract, table_name, record_key, reason, severity, owner,
+        first_seen, last_seen, due_on, run_id)
+    select 'f', 'r', 'c', 'crm.invoices', '1', 'x', 'fail', 'finance', '2026-06-01', '2026-06-01', '2026-06-02',
+           max(run_id) from ops.run_ledger
+    """,
+    """
+    insert into ops.backfills (flow, period, every, reprocess, reason, requested_by, state, ended_at)
+    values ('payment_sync', '[2026-01-01,2026-02-01)', 'week', 'missing', 'test', 'test', 'failed', now())
+    """,
+    """
+    insert into ops.erasure_requests (author, reason, received_at) values ('test', 'asked', now() - interval '22 days')
+    """,
+)
+
+
 def test_a_view_of_its_own_is_all_that_a_new_area_needs(kontor_settings: Settings) -> None:
     """Every view report.status_<area> is part of the status, and none of them is offered as a report of its own."""
     with engine_for(kontor_settings, OWNER).connect() as connection:
@@ -111,6 +144,7 @@ def test_a_view_of_its_own_is_all_that_a_new_area_needs(kontor_settings: Setting
         definition = connection.scalar(text("select pg_get_viewdef('report.status_lines'::regclass)"))
         offered = [name for name in list_reports(connection) if name.startswith("status_")]
     areas = views - {"status_lines"}
-    assert {"status_feeds", "status_runs", "status_quarantine", "status_refused_files"} <= areas
+    assert {"status_feeds", "status_runs", "status_quarantine", "status_refused_files", "status_outbox"} <= areas
+    assert {"status_quality", "status_backups", "status_backfills", "status_retention"} <= areas
     assert [view for view in areas if f"report.{view}" not in str(definition)] == []
     assert offered == ["status_lines"]

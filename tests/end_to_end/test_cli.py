@@ -205,6 +205,39 @@ def test_the_file_name_says_the_form(home: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["aging.csv", "aging.html", "aging.xlsx"]
 
 
+def test_finances_report_in_every_form(home: Path, tmp_path: Path) -> None:
+    """The report of a day is printed as text and as one JSON object, and written as page and workbook; no mail is made."""
+    figures = json.loads(look(home, "report", "finance", "--as-of", LAST, "--format", "json").stdout)
+    aging = _listing(look(home, "report", "aging", "--as-of", LAST, "--format", "json"))
+    for totals in figures["now"]["totals"]:
+        mine = [Decimal(str(row["total"])) for row in aging if row["currency"] == totals["currency"]]
+        assert Decimal(totals["open_amount"]) == sum(mine)
+    assert figures["as_of"] == LAST
+    for name in ("finance.html", "finance.xlsx", "finance.txt"):
+        assert look(home, "report", "finance", "--as-of", LAST, "--out", str(tmp_path / name)).returncode == 0
+    page = (tmp_path / "finance.html").read_text("utf-8")
+    assert not re.search(r"<(script|link|iframe)|https?://|url\(|@import", page)
+    assert "Overdue" in openpyxl.load_workbook(tmp_path / "finance.xlsx").sheetnames
+    assert look(home, "report", "finance", "--as-of", LAST).stdout == (tmp_path / "finance.txt").read_text("utf-8")
+    for more in (["--customer", "001035"], ["--limit", "3"], ["--format", "csv"]):
+        assert look(home, "report", "finance", *more).returncode == 2
+
+
+def test_the_finance_report_runs_as_a_flow(home: Path) -> None:
+    """Run without --live it writes three files below the home, stands in the ledger as a trial, and mails nobody."""
+    done = kontor(home, "run", "finance-report", "--as-of", LAST)
+    assert done.returncode == 0, done.stderr
+    folder = home / "reports" / "finance" / LAST
+    assert sorted(path.name for path in folder.iterdir()) == [
+        f"finance-{LAST}.{end}" for end in ("html", "txt", "xlsx")
+    ]
+    run = _listing(look(home, "report", "runs", "--format", "json", "--limit", "1"))[0]
+    assert (run["flow"], run["state"], run["dry_run"]) == ("finance_report", "done", True)
+    refused = kontor(home, "run", "finance-report", "--as-of", LAST, "--live")
+    assert refused.returncode == 2
+    assert "KONTOR_FINANCE_EMAILS" in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
