@@ -205,8 +205,9 @@ def test_the_file_name_says_the_form(home: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["aging.csv", "aging.html", "aging.xlsx"]
 
 
+@pytest.mark.filterwarnings("ignore:.*extension is not supported:UserWarning")
 def test_finances_report_in_every_form(home: Path, tmp_path: Path) -> None:
-    """The report of a day is printed as text and as one JSON object, and written as page and workbook; no mail is made."""
+    """The report of a day is printed as text and as one JSON object, and written as page and workbook."""
     figures = json.loads(look(home, "report", "finance", "--as-of", LAST, "--format", "json").stdout)
     aging = _listing(look(home, "report", "aging", "--as-of", LAST, "--format", "json"))
     for totals in figures["now"]["totals"]:
