@@ -204,7 +204,7 @@ def test_a_killed_backup_is_never_listed_and_the_next_one_heals(site: Site) -> N
     begun = time.monotonic()
     site.take()
     usual = time.monotonic() - begun
-    for _ in range(4 * CAMPAIGN_FACTOR):
+    for _ in range(2 * CAMPAIGN_FACTOR):
         now = site.now
         _killed(lambda now=now: site.engine.take(now, "full", None), chance.uniform(0.02, usual))  # type: ignore[misc]
         catalogue = site.catalogue
@@ -255,7 +255,7 @@ def _small_backup(site: Site, now: datetime, base: str | None = None) -> Manifes
 def test_a_killed_prune_leaves_whole_backups_and_the_next_one_ends_it(site: Site) -> None:
     """Manifest first: what is still listed after a kill has all its files, and the rest is taken away."""
     chance = random.Random("kill prune")
-    for _ in range(3 * CAMPAIGN_FACTOR):
+    for _ in range(2 * CAMPAIGN_FACTOR):
         made = [_small_backup(site, site.now) for _ in range(25)]
         _sign_verdict(site, made[-1])
         goes = [manifest.label for manifest in made[:-1]]
@@ -282,7 +282,7 @@ def test_a_killed_restore_leaves_the_former_database_or_is_finished(site: Site, 
     usual = time.monotonic() - begun
     fill(site.settings.model_copy(update={"home": scratch_home}), 7, first=900)
     chance = random.Random("kill restore")
-    for _ in range(2 * CAMPAIGN_FACTOR):
+    for _ in range(CAMPAIGN_FACTOR):
         _killed(lambda: restore(site.engine, wanted, scratch_home, sealed=False), chance.uniform(0.05, usual))
         server = find_postgres(scratch_home) or start_recovered(scratch_home, paused=False)
         assert count_customers(server) in (200, 207)
