@@ -37,20 +37,6 @@ from sqlalchemy import (
 from data_contracts.tables.base import metadata
 from data_contracts.tables.crm import MONEY
 
-STAGES = ("upcoming", "first", "second", "final")
-STATES = (
-    "planned",
-    "held",
-    "approved",
-    "cancelled",
-    "sending",
-    "sent",
-    "refused",
-    "deferred",
-    "unknown",
-    "bounced",
-)
-WAITING = ("planned", "held", "approved", "sending", "deferred")
 STAGE_CHECK = "stage in ('upcoming', 'first', 'second', 'final')"
 
 reminders = Table(

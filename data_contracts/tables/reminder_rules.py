@@ -39,8 +39,6 @@ from sqlalchemy.dialects.postgresql import DATERANGE, JSONB, ExcludeConstraint
 from data_contracts.tables.base import metadata
 from data_contracts.tables.crm import MONEY
 
-LADDER_STAGES = ("upcoming", "first", "second", "final")
-
 
 def _rule(name: str, *parts: Any, one_in_force: tuple[tuple[str, ...], ...]) -> Table:
     """A table of dated rules: its own parts, and what each rule has; ``one_in_force`` names what no two may share."""

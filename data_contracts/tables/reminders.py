@@ -27,9 +27,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, DATERANGE, JSONB
 from data_contracts.tables.base import metadata
 from data_contracts.tables.crm import MONEY
 
-DECISIONS = ("remind", "nothing", "hold", "task")
 HOLD_KINDS = ("dispute", "promise_to_pay", "do_not_remind", "unmatched_money", "legal_hold")
-TASK_KINDS = ("no_contact", "no_valid_address", "address_bounced", "broken_promise", "stale_data", "brake")
 
 reminder_decisions = Table(
     "reminder_decisions",

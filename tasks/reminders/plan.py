@@ -31,7 +31,7 @@ from tasks.reminders.calendar import Calendar
 from tasks.reminders.facts import Customer, Item
 from tasks.reminders.fees import find_claims
 from tasks.reminders.routing import NoRecipient, Recipient, find_recipient
-from tasks.reminders.rulebook import LEVEL, Policy, Route, RuleBook, Stage
+from tasks.reminders.rulebook import Policy, Route, RuleBook, Stage
 from tasks.reminders.sorting import (
     GRAVITY,
     ZERO,
@@ -45,8 +45,6 @@ from tasks.reminders.sorting import (
     sum_open,
 )
 from tasks.reminders.stages import Step, next_step_day
-
-_FALLBACK_LANGUAGE = "en"
 
 
 class Reserved(NamedTuple):
@@ -381,7 +379,7 @@ class Planner:
 
 def _language(recipient: Recipient, customer: Customer, policy: Policy) -> str:
     """The contact's language, else the customer's, else the policy's; Norwegian is written as nb."""
-    found = recipient.contact.language or customer.language or policy.default_language or _FALLBACK_LANGUAGE
+    found = recipient.contact.language or customer.language or policy.default_language
     return "nb" if found in ("no", "nn") else found
 
 
@@ -390,8 +388,3 @@ def _carbon_copy(rule: str | None, owner: str) -> str | None:
     if rule != "owner":
         return rule
     return owner if "@" in owner else None
-
-
-def level_of(stage: str | None) -> int:
-    """The place of a stage among all, 0 upcoming to 3 final; -1 for none."""
-    return -1 if stage is None else LEVEL[stage]

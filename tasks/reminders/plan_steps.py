@@ -70,8 +70,8 @@ def open_reminder_run(flow_name: str, parameters: ReminderParameters) -> Iterato
 def plan_and_reserve(run: ReminderRun) -> Planned:
     """Decide about every customer and, unless it is a dry run, keep decisions and reservations in one transaction.
 
-    Facts are read and reservations made in the same snapshot. Killed before the commit nothing is left; killed after
-    it, the next run of the day finds the mails planned and plans none again.
+    Facts are read in one snapshot; what changes after it is caught at the gate, before a mail leaves. Killed before the
+    commit nothing is left; killed after it, the next run of the day finds the mails planned and plans none again.
     """
     day = run.run.as_of
     decisions, rules = decide_day(run.engine, day)

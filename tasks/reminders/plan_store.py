@@ -29,6 +29,8 @@ def save_plan(
     The counts: ``decided`` (all given), ``recorded`` (decisions that were not known), ``planned`` mails, ``reserved``
     items, ``tasks_opened`` and ``tasks_closed``.
     """
+    # Tables that were empty a moment ago look small to the planner; row by row would be slow beyond thousands.
+    connection.exec_driver_sql("set local enable_nestloop = off")
     connection.execute(text(_WORK_TABLES))
     _copy(connection, "planned_decision", _decision_lines(decisions))
     _copy(connection, "planned_item", _item_lines(decisions))
@@ -40,6 +42,7 @@ def save_plan(
     opened = connection.execute(text(_OPEN_TASKS), given).rowcount
     closed = connection.execute(text(_CLOSE_TASKS), given).rowcount
     connection.execute(text("drop table planned_decision, planned_item"))
+    connection.exec_driver_sql("set local enable_nestloop = on")
     return {
         "decided": len(decisions),
         "recorded": recorded,
@@ -160,15 +163,18 @@ insert into outbox.reminders (run_id, decision_id, organization_id, as_of, stage
     rule_version, needs_approval)
 select :run_id, d.decision_id, p.organization_id, :as_of, p.stage, p.sequence, 'planned', cast(:brake as text),
     p.contact_id, p.recipient_email, p.recipient_reason, p.cc, p.language, p.template, p.attachment,
-    (select m.message_id from outbox.reminders m
-     where m.organization_id = p.organization_id and m.state = 'sent' and m.message_id is not null
-     order by m.sent_at desc nulls last, m.reminder_id desc limit 1),
+    thread.message_id,
     p.rule_id, p.rule_version, p.needs_approval or cast(:brake as text) is not null
 from planned_decision p
 join (
     select distinct on (organization_id) organization_id, decision_id from ops.reminder_decisions
     where as_of = :as_of order by organization_id, decision_id desc
 ) d on d.organization_id = p.organization_id
+left join (
+    select distinct on (organization_id) organization_id, message_id from outbox.reminders
+    where state = 'sent' and message_id is not null
+    order by organization_id, sent_at desc nulls last, reminder_id desc
+) thread on thread.organization_id = p.organization_id
 where p.decision = 'remind'
 order by p.place
 """

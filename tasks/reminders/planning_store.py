@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 
 from sqlalchemy import Connection, Engine
@@ -30,4 +33,20 @@ def decide_on(
     rules = fetch_rulebook(connection, as_of)
     scope = scope_of(rules, as_of, as_it_stands=as_it_stands, customer_number=customer_number)
     fresh = fetch_freshness(connection, as_of)
-    return list(plan_reminders(fetch_customers(connection, scope), rules, Calendar(), as_of, fresh)), rules
+    with _no_search_for_cycles():
+        return list(plan_reminders(fetch_customers(connection, scope), rules, Calendar(), as_of, fresh)), rules
+
+
+@contextmanager
+def _no_search_for_cycles() -> Iterator[None]:
+    """Let millions of small tuples, none of which is part of a cycle, be made without being looked through each time.
+
+    It spares a third of the pass. What others made cyclic meanwhile is collected afterwards.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()

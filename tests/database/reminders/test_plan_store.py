@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -164,6 +166,40 @@ def test_the_database_refuses_a_stage_that_was_reserved(books: Books) -> None:
         with pytest.raises(IntegrityError, match="reminder_items_once_key"), books.engine.begin() as connection:
             save_plan(connection, run.run_id, later, old)
     assert kept(books) == before
+
+
+def test_of_two_plans_at_once_one_is_kept(books: Books) -> None:
+    """The second waits for the first to commit and is then refused as a whole: every mail and step stands once."""
+    plan, _ = decide_day(books.engine, DAY)
+
+    def late(run_id: int) -> str:
+        try:
+            with books.engine.begin() as connection:
+                save_plan(connection, run_id, DAY, plan)
+        except IntegrityError:
+            return "refused"
+        return "kept"
+
+    with (
+        ledger.open_run(books.engine, "one", as_of=DAY, dry_run=False, prefect_run_id=None, actor="test") as run,
+        ThreadPoolExecutor(1) as other,
+    ):
+        with books.engine.begin() as connection:
+            save_plan(connection, run.run_id, DAY, plan)
+            second = other.submit(late, run.run_id)
+            wait_until_blocked(books)
+        assert second.result(30) == "refused"
+    after = kept(books)
+    assert (len(after["mails"]), len(after["items"]), len(after["decisions"]), len(after["tasks"])) == (1, 1, 3, 1)
+
+
+def wait_until_blocked(books: Books) -> None:
+    """Return as soon as a session waits for another's lock."""
+    for _ in range(600):
+        if books.read("select 1 from pg_locks where not granted"):
+            return
+        time.sleep(0.05)
+    raise TimeoutError("nobody waits")
 
 
 def test_a_braked_run_waits_for_a_person(books: Books) -> None:
