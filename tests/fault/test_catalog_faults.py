@@ -1,0 +1,106 @@
+"""Catalogues whose import is killed, or that arrive two at once: what is seen is whole, before or after."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from configs.settings import PROJECT_ROOT, Settings
+from tasks import ledger
+from tasks.catalog.steps import CATALOG_FEEDS
+from tasks.feeds.contracts import load_contract
+from tasks.feeds.intake import Given, InboxFile, take_in_file
+from tests.catalogues import DAY, full, product, state
+from tests.conftest import CAMPAIGN_FACTOR
+from tests.ledgers import TODAY, Books, write_csv
+
+WEEK = timedelta(weeks=1)
+_TAKE_IN = """
+import sys
+from datetime import date
+from pathlib import Path
+from configs.settings import Settings
+from tests.ledgers import Books
+books = Books(Settings(home=Path(sys.argv[1])))
+
+from tasks.feeds.contracts import load_contract
+Books.contracts["catalog"] = load_contract("catalog")
+print("ready", flush=True)
+books.take_in(Path(sys.argv[2]), "catalog", date.fromisoformat(sys.argv[3]))
+"""
+
+
+def _next_week(folder: Path) -> Path:
+    rows = [product(f"P{n:04}", customer_price=n + (10 if n % 7 else 10.5), stock=n % 9) for n in range(20, 2_000)]
+    return write_csv(folder / "next.csv", rows)
+
+
+@pytest.mark.parametrize("seed", range(2 * CAMPAIGN_FACTOR))
+def test_a_killed_import_leaves_the_catalogue_as_it_was_or_as_it_should_be(
+    kontor_settings: Settings, tmp_path: Path, seed: int
+) -> None:
+    """SIGKILL at an instant of the seed's: what is seen is one of the two whole states, and the next run makes up."""
+    books = Books(kontor_settings)
+    rows = [product(f"P{n:04}", customer_price=n + 10, stock=n % 9) for n in range(2_000)]
+    full(books, tmp_path, rows)
+    before = state(books)
+    path, as_of = _next_week(tmp_path), DAY + WEEK
+    command = [sys.executable, "-c", _TAKE_IN, str(kontor_settings.home), str(path), str(as_of)]
+    child = subprocess.Popen(command, cwd=PROJECT_ROOT, stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    assert child.stdout.readline() == b"ready\n"
+    time.sleep(random.Random(f"catalogue {seed}").uniform(0, 2.5))
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    child.stdout.close()
+    seen = state(books)
+    again = books.take_in(path, "catalog", as_of)
+    after = state(books)
+    assert seen in (before, after), seed
+    assert again.state == ("known" if seen == after else "applied")
+    assert [len(after["products"]), sum(row["discontinued_on"] is not None for row in after["products"])] == [2000, 20]
+
+
+def test_two_files_at_once_leave_what_one_after_the_other_leaves(kontor_settings: Settings, tmp_path: Path) -> None:
+    """A complete catalogue and changes of a later day taken in by two runs at the same time, three times over."""
+    books = Books(kontor_settings)
+    complete = [product(f"P{n}", customer_price=10 + n, stock=1) for n in range(300)]
+    changes = [product(f"P{n}", customer_price=11 + n, stock=2) for n in range(100, 400)]
+    states = []
+    for round_number in range(3):
+        day = DAY + round_number * 2 * WEEK
+        files = [
+            (write_csv(tmp_path / f"full_{round_number}.csv", complete), "catalog", day),
+            (write_csv(tmp_path / f"delta_{round_number}.csv", changes), "catalog_delta", day + WEEK),
+        ]
+        threads = [threading.Thread(target=_take_in, args=(books, *file)) for file in files]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        states.append(state(books))
+    assert [len(found["products"]) for found in states] == [400, 400, 400]
+    held = books.read("select sum(amount) as prices from report.prices(:day)", day=DAY + 5 * WEEK)
+    assert held == [{"prices": sum(10 + n for n in range(100)) + sum(11 + n for n in range(100, 400))}]
+    assert books.read("select count(*) as files from landing.feed_files where state = 'applied'") == [{"files": 6}]
+
+
+def _take_in(books: Books, path: Path, contract: str, as_of: object) -> None:
+    with ledger.open_run(
+        books.engine, f"test {contract}", as_of=TODAY, dry_run=False, prefect_run_id=None, actor="test"
+    ) as run:
+        take_in_file(
+            books.engine,
+            InboxFile(path, load_contract(contract)),
+            given=Given(TODAY, as_of),  # type: ignore[arg-type]
+            run_id=run.run_id,
+            apply=CATALOG_FEEDS["catalog"],
+        )
