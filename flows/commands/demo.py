@@ -13,6 +13,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.commands.demo_reminders import remind
 from flows.commands.screen import out, say, settings_in_force, today_in
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ _QUARANTINE_LINES = 6
 
 
 def demo() -> None:
-    """See it all on a made-up company: a year of receivables through the real flows, then who owes what.
+    """See it all on a made-up company: a year of receivables through the real flows, reminders, then who owes what.
 
     Everything happens in a home of its own, .kontor/demo unless KONTOR_HOME is set; each demo begins anew there.
     """
@@ -45,6 +46,7 @@ def demo() -> None:
     with _only_one(settings.home):
         files = _begin_anew(settings)
         _play(settings, files)
+        remind(settings, last)
     _closing_screen(settings, last)
     console.print(f"\nThis took {time.monotonic() - began:.0f} seconds.", style="dim")
 
@@ -298,6 +300,7 @@ def _print_next(settings: Settings, last: date, customer: str | None) -> None:
         (f"export KONTOR_HOME={_shown(settings.home)}", "so that the commands below look at the demo"),
         (f"{kontor} report overdue-invoices --as-of {last}", "who is late"),
         (f"{kontor} report organization-card --customer {customer} --as-of {last}", "everything about one customer"),
+        (f"{kontor} report reminders", "who was written to, and what became of it"),
         (f"{kontor} quarantine list", "every row that could not be used"),
         (f"{kontor} report aging --as-of {last} --out aging.xlsx", "for a spreadsheet"),
         (f"{kontor} status", "feeds, runs, quarantine at a glance"),

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
@@ -76,13 +77,13 @@ class Sender:
         self._failures = self._unknown = 0
         self._skipped: set[int] = set()  # mails whose invoices somebody else was holding
 
-    def send_all(self, day: date, *, any_hour: bool, past_run: int | None) -> Sent:
+    def send_all(self, day: date, *, any_hour: bool, past_run: int | None, data_day: date | None = None) -> Sent:
         """Go through the queue until nothing is left that may leave now; returns what became of it."""
         passed: set[int] = set()
         size, rounds = _FIRST_BATCH, 0
         while True:
             begun = time.monotonic()
-            batch = self._take(day, size, sorted(passed), any_hour=any_hour, past_run=past_run)
+            batch = self._take(day, size, sorted(passed), any_hour=any_hour, past_run=past_run, data_day=data_day)
             if not batch.looked_at:
                 if not self._skipped or rounds >= _BUSY_ROUNDS:
                     return self.sent
@@ -97,7 +98,7 @@ class Sender:
             took = max(time.monotonic() - begun, 1e-3)
             size = max(1, min(_LARGEST_BATCH, 2 * size, int(batch.looked_at * _BATCH_SECONDS / took)))
 
-    def _take(self, day: date, size: int, passed: Sequence[int], *, any_hour: bool, past_run: int | None) -> Batch:
+    def _take(self, day: date, size: int, passed: Sequence[int], **how: Any) -> Batch:
         begun = time.monotonic()
         sender = self._mailer.sender.email
         with self._engine.begin() as connection:
@@ -109,8 +110,7 @@ class Sender:
                 size=size,
                 passed=passed,
                 message_id_of=lambda number, planned: message_id(sender, "reminder", number, planned.isoformat()),
-                any_hour=any_hour,
-                past_run=past_run,
+                **how,
             )
         self.sent.database_seconds += time.monotonic() - begun
         self.sent.cancelled.update(_code(reason) for reason in batch.cancelled.values())
@@ -187,6 +187,7 @@ def send_queue(
     clock: Clock,
     any_hour: bool = False,
     past_run: int | None = None,
+    data_day: date | None = None,
 ) -> Sent:
     """Send every mail that may leave now; returns what became of the queue.
 
@@ -198,7 +199,7 @@ def send_queue(
         mailer.connect()
         office = office_of(settings, mailer.sender)
         sender = Sender(engine, mailer, installed_templates(settings), office, claim, clock)
-        return sender.send_all(day, any_hour=any_hour, past_run=past_run)
+        return sender.send_all(day, any_hour=any_hour, past_run=past_run, data_day=data_day)
 
 
 def office_of(settings: Settings, sender: Mailbox) -> Office:

@@ -123,9 +123,9 @@ class Verdict:
     released: tuple[Released, ...] = ()
 
 
-def judge(mail: Queued, facts: Facts, day: date) -> Verdict:
-    """The verdict on one mail on this day."""
-    waits = _stale(mail, facts, day)
+def judge(mail: Queued, facts: Facts, day: date, data_day: date | None = None) -> Verdict:
+    """The verdict on one mail on this day; the age of the data is counted up to ``data_day``, by default this day."""
+    waits = _stale(mail, facts, data_day or day)
     if waits:
         return Verdict(mail.reminder_id, "wait", waits)
     never = _whole(mail, facts)

@@ -83,12 +83,13 @@ def take_batch(
     message_id_of: MessageIdOf,
     any_hour: bool = False,
     past_run: int | None = None,
+    data_day: date | None = None,
 ) -> Batch:
     """Judge the next mails of the queue and commit the ones that may go to ``sending``; call in one transaction.
 
     ``day`` is the business day, ``now`` the instant. ``passed`` are mails that this run has looked at already.
     ``any_hour`` leaves the customers' send windows aside. ``past_run`` is a run of a past day whose mails may go all
-    the same.
+    the same, and ``data_day`` that day: balances are always those of now, but data is old only if it was old then.
 
     Raises:
         Refused: another run has taken over, because the database lost sight of this one; nothing is claimed.
@@ -101,7 +102,7 @@ def take_batch(
     rows = _lock_mails(connection, free)
     queue = read_queued(connection, rows)
     facts = read_facts(connection, rows, queue, day, now)
-    verdicts = [judge(mail, facts[mail.reminder_id], day) for mail in queue.values()]
+    verdicts = [judge(mail, facts[mail.reminder_id], day, data_day) for mail in queue.values()]
     _write_verdicts(connection, verdicts, now)
     going = {verdict.reminder_id: verdict for verdict in verdicts if verdict.action == "go"}
     by_id = {row.reminder_id: row for row in rows}

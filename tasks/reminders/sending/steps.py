@@ -83,6 +83,7 @@ def send_mails(run: ReminderRun) -> Sent:
         clock=_now,
         any_hour=run.parameters.any_hour,
         past_run=past_run,
+        data_day=run.run.as_of if past_run else None,
     )
     log_event("queue_sent", run_id=run.run.run_id, **sent.counts())
     run.run.note(sent.counts())
