@@ -81,9 +81,7 @@ def _payment_file(settings: Settings, customer: str, number: str, day: date) -> 
 
     with connected(settings) as connection:
         row = connection.execute(
-            text(
-                "select * from report.open_invoices(:day) where customer_number = :customer and invoice_number = :number"
-            ),
+            text(_ONE_INVOICE),
             {"day": day, "customer": customer, "number": number},
         ).one()
     path = settings.home / "demo" / f"settled_items_{day}.csv"
