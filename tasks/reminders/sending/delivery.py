@@ -22,6 +22,8 @@ from configs.settings import PROJECT_ROOT, Settings
 from tasks.errors import KontorError, PartlyDone
 from tasks.letters import Mailbox, Packed, mailbox, message_id
 from tasks.mailer import Mailer, inline_css, open_mailer
+from tasks.reminders.rulebook import RuleBook
+from tasks.reminders.rules_store import fetch_rulebook
 from tasks.reminders.sending.digest import Office, compose
 from tasks.reminders.sending.outbox_store import Outcome, outcome_of, record
 from tasks.reminders.sending.queue_store import Batch, Claim, Cleared, take_batch
@@ -73,12 +75,15 @@ class Sender:
     ) -> None:
         self._engine, self._mailer, self._templates, self._office = engine, mailer, templates, office
         self._claim, self._clock = claim, clock
+        self._rules: RuleBook | None = None
         self.sent = Sent()
         self._failures = self._unknown = 0
         self._skipped: set[int] = set()  # mails whose invoices somebody else was holding
 
     def send_all(self, day: date, *, any_hour: bool, past_run: int | None, data_day: date | None = None) -> Sent:
         """Go through the queue until nothing is left that may leave now; returns what became of it."""
+        with self._engine.connect() as connection:
+            self._rules = fetch_rulebook(connection, day)
         passed: set[int] = set()
         size, rounds = _FIRST_BATCH, 0
         while True:
@@ -142,7 +147,7 @@ class Sender:
         ready = []
         for mail in list(left):
             try:
-                letter = compose(mail, self._templates, self._office, day, self._clock())
+                letter = compose(mail, self._templates, self._office, day, self._clock(), self._rules)
                 ready.append(_Ready(mail, letter.subject, self._mailer.pack(letter)))
             except KontorError as error:
                 left.remove(mail)

@@ -19,6 +19,9 @@ from babel.numbers import format_currency
 
 from tasks.errors import BadInput
 from tasks.letters import Enclosure, Letter, Mailbox, checked_address, one_line
+from tasks.reminders.facts import Item
+from tasks.reminders.fees import find_claims
+from tasks.reminders.rulebook import RuleBook
 from tasks.reminders.sending.gate import OpenItem
 from tasks.reminders.sending.queue_store import Cleared
 from tasks.reminders.sending.statement import statement
@@ -50,8 +53,12 @@ class _Section:
     more: str
 
 
-def compose(mail: Cleared, templates: Templates, office: Office, day: date, now: datetime) -> Letter:
+def compose(
+    mail: Cleared, templates: Templates, office: Office, day: date, now: datetime, rules: RuleBook | None = None
+) -> Letter:
     """The letter for a cleared mail; ``day`` is the business day it speaks of, ``now`` the instant it bears.
+
+    With ``rules`` it names what the law lets us claim for late payment, where the rule of the country says so.
 
     Raises:
         UsageError: there is no such template, or it has a mistake.
@@ -60,7 +67,7 @@ def compose(mail: Cleared, templates: Templates, office: Office, day: date, now:
     language = templates.language_for(mail.language, mail.template)
     words = templates.words(language)
     enclosed = mail.attachment != "none" or _rows(mail) > MOST_ROWS
-    written = templates.write(language, mail.template, _context(mail, words, office, day))
+    written = templates.write(language, mail.template, _context(mail, words, office, day, rules))
     reply_to = _reply_to(mail, office)
     return Letter(
         to=(Mailbox(mail.recipient.email, f"{mail.recipient.first_name} {mail.recipient.last_name}".strip()),),
@@ -77,7 +84,7 @@ def compose(mail: Cleared, templates: Templates, office: Office, day: date, now:
     )
 
 
-def _context(mail: Cleared, words: Words, office: Office, day: date) -> dict[str, Any]:
+def _context(mail: Cleared, words: Words, office: Office, day: date, rules: RuleBook | None) -> dict[str, Any]:
     locale = words.locale
     name = one_line(f"{mail.recipient.first_name} {mail.recipient.last_name}".strip(), 120)
     count = len(mail.kept)
@@ -91,7 +98,7 @@ def _context(mail: Cleared, words: Words, office: Office, day: date) -> dict[str
         "deadline": _day(day + timedelta(days=_DEADLINE_DAYS), locale),
         "repeat": words.repeat.format(n=mail.sequence) if mail.sequence > 1 else "",
         "sections": _sections(mail, words, day),
-        "lines": _lines(mail, words),
+        "lines": [*_lines(mail, words), *_claims(mail, words, day, rules)],
         "stage": mail.stage,
     }
 
@@ -137,6 +144,24 @@ def _lines(mail: Cleared, words: Words) -> list[str]:
     for currency in sorted(mail.unmatched):
         lines.append(words.unmatched.format(sum=_money(mail.unmatched[currency], currency, words.locale)))
     return lines
+
+
+def _claims(mail: Cleared, words: Words, day: date, rules: RuleBook | None) -> list[str]:
+    """What the law lets us claim on this day for what is asked for, with its source; shown, never booked."""
+    if rules is None or mail.stage == "upcoming":
+        return []
+    overdue = [
+        Item(one.invoice_id, one.source, False, one.due_on, one.currency, one.open_amount, False)
+        for one in (*mail.kept, *mail.also_open)
+        if one.due_on < day
+    ]
+    claims = find_claims(rules, mail.country, mail.stage, overdue, day)
+    return [
+        str(words.texts[f"claim_{claim.kind}"]).format(
+            sum=_money(claim.amount, claim.currency, words.locale), source=one_line(claim.legal_source)
+        )
+        for claim in claims
+    ]
 
 
 def _rows(mail: Cleared) -> int:
