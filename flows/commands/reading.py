@@ -93,7 +93,29 @@ def deliver(
     if chosen is Format.table and to is None:
         _print(found)
     else:
+        _note_egress(found, chosen)
         write_out(_rendered(found, chosen), to)
+
+
+def _note_egress(found: Report, form: Format) -> None:
+    """Note who takes personal data out, before it is written; a report without any leaves no note."""
+    import getpass
+
+    from tasks.erasures.egress_store import log_egress, personal_names
+    from tasks.stack import connected
+
+    personal = sorted(personal_names() & set(found.names))
+    if personal and found.rows:
+        with connected(settings_in_force(), write=True) as connection:
+            log_egress(
+                connection,
+                what=f"report {found.name}",
+                form=form.value,
+                rows=len(found.rows),
+                columns=personal,
+                actor=getpass.getuser(),
+                now=datetime.now(UTC),
+            )
 
 
 def deliver_finance(*, form: Format | None, to: Path | None, as_of: date | None, narrowed: bool) -> None:

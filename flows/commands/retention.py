@@ -176,6 +176,36 @@ def holds(
     print_rows(rows, form)
 
 
+@retention.command("evidence")
+def evidence(form: AsList = ListFormat.table) -> None:
+    """Show what is due, held, overdue and gone by rule, and that the erasure ledger and its copy agree.
+
+    Ends with 3 where the copy in the database has lines that the ledger does not have.
+    """
+    from sqlalchemy import text
+
+    from tasks.erasures.ledger_file import ledger_of
+    from tasks.errors import Refused
+
+    def look(connection: Connection, settings: Settings) -> tuple[list[dict[str, object]], int, int]:
+        columns = "rule_id, entity, action, open_through, closed_through, due, held, overdue, done"
+        rows = connection.execute(text(f"select {columns} from report.retention")).mappings()  # noqa: S608
+        copied = connection.execute(text("select sequence, line_sha256 from ops.erasure_ledger")).all()
+        lines = {line.sequence: line.hash for line in ledger_of(settings.home).read()}
+        strange = sum(lines.get(row.sequence) != row.line_sha256 for row in copied)
+        return [dict(row) for row in rows], len(lines), strange
+
+    rows, lines, strange = as_retention(look)
+    print_rows(rows, form)
+    if strange:
+        raise Refused(
+            f"{strange} lines of the database's copy do not stand in the erasure ledger.",
+            hint="Put the longest whole ledger from beside the backups in its place.",
+        )
+    if form is ListFormat.table:
+        out().print(f"The erasure ledger is whole: {lines:,} lines, and the database's copy agrees.")
+
+
 def _read(plan_id: int | None) -> Plan:
     from tasks.retention.plan_store import newest_plan_id, read_plan
 
