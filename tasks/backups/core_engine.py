@@ -85,6 +85,13 @@ class CoreEngine:
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
+    def continues(self, manifest: Manifest) -> bool:
+        """Whether the server's history goes on from this backup's: not after a restore, nor for another server."""
+        with connect(_running(self.settings), "postgres") as connection:
+            segment = str(scalar(connection, "select pg_walfile_name(pg_current_wal_lsn())"))
+            identifier = str(scalar(connection, "select system_identifier from pg_control_system()"))
+        return (manifest.system_identifier, manifest.timeline) == (identifier, int(segment[:8], 16))
+
     @property
     def scratch(self) -> Path:
         """Where WAL is gathered while a backup runs."""

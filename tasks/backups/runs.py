@@ -62,11 +62,11 @@ def choose(engine: CoreEngine, catalogue: Catalogue, policy: store.Policy, wante
     """Full or incremental: as asked, else by the rule and by what there is to build on.
 
     An incremental one builds on the newest backup that has not failed its check, so that the next one of an evening is
-    not stopped by a check that is still to come.
+    not stopped by a check that is still to come. After a restore the first one is full, because the history is another.
     """
     failed = {label for label, verdict in catalogue.verdicts.items() if not verdict.passed}
     able = [m for m in catalogue.backups if m.label not in failed and (engine.lists / m.label).is_file()]
-    base = able[-1] if able else None
+    base = able[-1] if able and engine.continues(able[-1]) else None
     if wanted == FULL:
         return Choice(FULL, None, "asked for")
     if base is None:

@@ -10,18 +10,22 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 
 from configs.settings import PROJECT_ROOT, Settings
+from tasks.backups.catalogue import Catalogue
 from tasks.backups.checking import check_backup, clear
 from tasks.backups.engine import Wanted
 from tasks.backups.operating import carry_out, foresee
-from tasks.backups.store import open_backup, reconcile
+from tasks.backups.runs import choose
+from tasks.backups.store import open_backup, read_policy, reconcile
 from tasks.database import FLOWS, OWNER, engine_for
-from tasks.errors import DependencyDown
+from tasks.errors import DependencyDown, Refused
 from tasks.local_stack import LocalPostgres, find_postgres
 from tasks.watch.store import unproven_backups
 from tests.backup_site import Site, count_customers, fill, site_at
@@ -103,6 +107,27 @@ def test_what_the_target_holds_is_mirrored_and_what_is_gone_is_told(site: Site) 
     with engine.begin() as connection:
         assert reconcile(connection, site.catalogue, run_id, site.now)["lost"] == 1
     assert _mirrored(site)[manifest.label] == ("missing", False)
+
+
+def test_full_or_incremental_follows_from_the_rule_and_from_what_there_is(site: Site) -> None:
+    """Nothing to build on, another timeline, another server, a full one due: full; else on the newest."""
+    with engine_for(site.settings, FLOWS).connect() as connection:
+        policy = read_policy(connection, site.now.date())
+
+    def chosen(catalogue: Catalogue, wanted: str = "auto", after: timedelta = timedelta()) -> tuple[str, str | None]:
+        choice = choose(site.engine, catalogue, policy, wanted, site.now + after)
+        return choice.kind, choice.base.label if choice.base is not None else None
+
+    assert chosen(site.catalogue) == ("full", None)
+    with pytest.raises(Refused, match="nothing that an incremental"):
+        chosen(site.catalogue, "incremental")
+    manifest = site.take()
+    found = site.catalogue
+    assert chosen(found) == ("incremental", manifest.label)
+    assert chosen(found, "full") == ("full", None)
+    assert chosen(found, after=timedelta(days=policy.full_every_days)) == ("full", None)
+    for other in (replace(manifest, timeline=2), replace(manifest, system_identifier="1")):
+        assert chosen(replace(found, backups=(other,))) == ("full", None)
 
 
 def _mirrored(site: Site) -> dict[str, tuple[str, bool]]:
