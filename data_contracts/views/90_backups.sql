@@ -45,21 +45,25 @@ select (select max(b.ended_at) from report.backups b where b.state = 'done') as 
 from rules.backup_policy p
 where p.valid @> ops.business_today();
 
+-- A backup counts when it was restored and compared; where there are data and no backup, the machine must not be lost.
 create or replace view report.status_backups as
 with newest as (
     select b.label, b.good, b.check_state, b.failed_checks
     from report.backups b where b.state = 'done' order by b.started_at desc limit 1
 )
 select 'backups' as area,
-       case when w.silent then 'red' when n.label is null then 'grey' when n.check_state = 'failed' then 'red'
+       case when w.silent then 'red'
+            when n.label is null then case when exists (select from landing.feed_files) then 'yellow' else 'grey' end
+            when n.check_state = 'failed' then 'red'
             when not n.good then 'yellow' else 'green' end as colour,
        case when n.label is null then 'no backup has been made yet'
             when n.check_state = 'failed' then 'the newest backup does not restore'
             when n.check_state is null then 'the newest backup was not checked yet'
-            when w.silent then 'no backup was proven for ' || w.days_since_verified || ' days'
+            when w.silent then coalesce('no backup was proven for ' || w.days_since_verified || ' days',
+                                        'no backup was ever proven')
             else w.good_backups || case w.good_backups when 1 then ' backup is' else ' backups are' end
                  || ' proven to restore' end as headline,
-       case when n.label is null then 'the rule wants a proven one every ' || w.silent_after_hours || ' hours'
+       case when n.label is null then 'what is here exists once; the rule wants a proven backup every ' || w.silent_after_hours || ' hours'
             when n.check_state = 'failed' then n.label || ': ' || array_to_string(n.failed_checks, ', ')
             else 'newest ' || n.label || '; proven ' || coalesce(to_char(w.last_verified_at at time zone 'UTC',
                  'YYYY-MM-DD HH24:MI') || ' UTC', 'never') || coalesce('; restored in ' || round(w.rto_seconds) || ' s', '')

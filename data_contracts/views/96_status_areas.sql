@@ -1,4 +1,4 @@
--- What the status says of quality, backups, backfills and retention; the columns are told in 50_status.sql.
+-- What the status says of quality, backfills and retention (of backups: 90_backups.sql); the columns are told in 50_status.sql.
 
 create or replace view report.status_quality as
 select 'quality' as area,
@@ -19,25 +19,6 @@ from (
            count(*) filter (where i.state = 'closed') as closed,
            count(*) as ever
     from ops.quality_incidents i) q;
-
--- A backup counts when it was restored and compared; without any the machine must not be lost.
-create or replace view report.status_backups as
-select 'backups' as area,
-       case when w.last_backup_at is null and not exists (select from landing.feed_files) then 'grey'
-            when w.last_backup_at is null then 'yellow' when w.good_backups = 0 or w.silent then 'red' else 'green' end
-           as colour,
-       case when w.last_backup_at is null then 'no backup was made yet'
-            when w.good_backups = 0 then 'no backup has been proven to restore'
-            when w.silent then 'no backup was proven to restore for ' || w.days_since_verified || ' days'
-            else 'the newest proof is of ' || to_char(w.last_verified_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI')
-                 || ' UTC' end as headline,
-       case when w.last_backup_at is null then 'what is here exists once'
-            else 'newest backup of ' || to_char(w.last_backup_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI')
-                 || ' UTC; good ones: ' || w.good_backups || '; one is to be proven every '
-                 || w.silent_after_hours || ' hours' end as reason,
-       case when w.last_backup_at is null then 'kontor run backup --live'
-            when w.good_backups = 0 or w.silent then 'kontor run restore_check' end as next_command
-from report.backup_watch w;
 
 create or replace view report.status_backfills as
 select 'backfills' as area,
