@@ -290,10 +290,10 @@ def resolve(
     """Settle a mail of which nobody knew whether it arrived; returns its new state.
 
     One that arrived is sent. One that did not is cancelled and gives its reservations back, so the next plan decides
-    anew: it is never sent again as it is.
+    anew: it is never sent again as it is. A mail that the server refused may be freed the same way.
 
     Raises:
-        Refused: it is not unknown; nothing was changed.
+        Refused: it is in another state; nothing was changed.
     """
     state: Literal["sent", "cancelled"] = "sent" if arrived else "cancelled"
     values = {
@@ -309,7 +309,8 @@ def resolve(
         )
         told = f"is {standing}" if standing else "does not exist"
         raise Refused(
-            f"Mail {reminder_id} {told}; only a mail that is unknown can be resolved. Nothing was changed.",
+            f"Mail {reminder_id} {told}; only a mail that is unknown can be resolved,"
+            " or as not-sent one that was refused. Nothing was changed.",
             hint="`kontor report reminders` shows the mails and their states.",
         )
     if not arrived:
@@ -323,7 +324,7 @@ _RESOLVE = """
 update outbox.reminders
 set state = :state, state_reason = :reason, updated_at = :now,
     sent_at = case when cast(:state as text) = 'sent' then coalesce(claimed_at, cast(:now as timestamptz)) end
-where reminder_id = :id and state = 'unknown'
+where reminder_id = :id and (state = 'unknown' or state = 'refused' and cast(:state as text) = 'cancelled')
 returning attempts, recipient_email
 """
 _ADD_RESOLUTION = """

@@ -257,6 +257,20 @@ def test_a_mail_that_a_dead_run_was_sending_becomes_unknown_and_blocks_its_items
     ] == [1]
 
 
+def test_a_refused_mail_is_freed_by_a_person(kontor_settings: Settings) -> None:
+    """What the server would not have can be given up, never called sent; then its items are free."""
+    queue = fill_queue(kontor_settings, 1, items=1)
+    queue.change("update outbox.reminders set state = 'refused', state_reason = 'server: 554 no', attempts = 1")
+    with engine_for(kontor_settings).begin() as connection, pytest.raises(Refused, match="is refused; only a mail"):
+        outbox_store.resolve(connection, 1, arrived=True, author="eva", reason="no", now=clock())
+    with engine_for(kontor_settings).begin() as connection:
+        assert (
+            outbox_store.resolve(connection, 1, arrived=False, author="eva", reason="gone", now=clock()) == "cancelled"
+        )
+    assert queue.states() == {"cancelled": 1}
+    assert queue.rows("select count(*) as held from outbox.reminder_items where released_at is null") == [{"held": 0}]
+
+
 def test_the_answer_of_a_run_thought_dead_still_counts(kontor_settings: Settings) -> None:
     """A mail called unknown turns into what the server said as soon as its run tells; a person's word stays."""
     queue = fill_queue(kontor_settings, 2, items=1)
