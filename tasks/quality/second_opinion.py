@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
@@ -42,12 +43,14 @@ def ask(url: str, role: str, contract: TableContract, as_of: date, *, key: str |
     """
     context = _context()
     options = f"-c role={role} -c timezone=UTC -c default_transaction_read_only=on -c application_name=kontor_quality"
-    source = context.data_sources.add_sql(
-        "kontor",
-        connection_string=url.replace("$", r"\$"),
-        create_temp_table=False,
-        kwargs={"connect_args": {"options": options}},
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it would have its own class for PostgreSQL, which knows no socket's path
+        source = context.data_sources.add_sql(
+            "kontor",
+            connection_string=url.replace("$", r"\$"),
+            create_temp_table=False,
+            kwargs={"connect_args": {"options": options}},
+        )
     rows = rows_of(contract).replace(":as_of", f"date '{as_of.isoformat()}'")
     batch = source.add_query_asset(contract.name, query=rows).add_batch_definition_whole_table("all").get_batch()
     wanted: dict[str, Any] = {"result_format": "SUMMARY"}
@@ -127,7 +130,8 @@ def _result(contract: TableContract, rule: Rule, answer: Any, answers: Any) -> R
         return Result(contract.name, contract.table, rule, "error", error=objection)
     found = answer.result
     rows = next((int(a.result["element_count"]) for a in answers if a.result.get("element_count") is not None), 0)
-    failing = int(found["unexpected_count"] if "unexpected_count" in found else found["observed_value"])
+    counted = found["unexpected_count"] if "unexpected_count" in found else found["observed_value"]
+    failing = int(counted or 0)  # of an empty table it says nothing, not 0
     return Result(contract.name, contract.table, rule, state_of(rule, failing, rows), rows, failing)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -48,6 +49,14 @@ def test_both_engines_count_every_sample_alike(connection: Connection, url: str,
     assert [result.rule.rule_id for result in theirs] == mine
     assert all(result.failing for result in ours)
     assert differences(ours, theirs) == []
+
+
+@pytest.mark.parametrize("contract", list_table_contracts(), ids=lambda contract: contract.name)
+def test_both_engines_pass_an_empty_table(connection: Connection, url: str, contract: TableContract) -> None:
+    """Where there are no rows nothing fails and nothing is an error, in either engine."""
+    empty = replace(contract, rows=f"select * from ({over_rows(contract, [{}]).rows}) e where false")
+    ours, theirs = _ours(connection, empty), ask(url, database.FLOWS, empty, DAY)
+    assert {(result.state, result.failing) for result in (*ours, *theirs)} == {("pass", 0)}
 
 
 def test_a_difference_between_the_engines_is_told(connection: Connection, url: str) -> None:
