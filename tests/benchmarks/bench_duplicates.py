@@ -28,37 +28,6 @@ from tests.truth_sets import fake_1000, febrl3, reach, restaurants
 DAY = date(2026, 6, 15)
 _PROBES = 200
 _SYLLABLES = [consonant + vowel for consonant in "bdklmnrstv" for vowel in "aeio"]
-    "ba",
-    "be",
-    "bo",
-    "da",
-    "di",
-    "do",
-    "ka",
-    "ke",
-    "ko",
-    "la",
-    "le",
-    "li",
-    "ma",
-    "mi",
-    "mo",
-    "na",
-    "ni",
-    "no",
-    "ra",
-    "re",
-    "ro",
-    "sa",
-    "si",
-    "so",
-    "ta",
-    "te",
-    "to",
-    "va",
-    "ve",
-    "vi",
-]
 _FORMS = ("AS", "EOOD", "Sp. z o.o.", "AB", "GmbH", "Ltd")
 
 _RUN = """
