@@ -56,7 +56,7 @@ select 'backups' as area,
             when n.label is null then case when exists (select from landing.feed_files) then 'yellow' else 'grey' end
             when n.check_state = 'failed' then 'red'
             when not n.good then 'yellow' else 'green' end as colour,
-       case when n.label is null then 'no backup has been made yet'
+       case when n.label is null then 'no backup was made yet'
             when n.check_state = 'failed' then 'the newest backup does not restore'
             when n.check_state is null then 'the newest backup was not checked yet'
             when w.silent then coalesce('no backup was proven for ' || w.days_since_verified || ' days',
