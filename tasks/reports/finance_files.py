@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from configs.settings import Settings
+from tasks.errors import DependencyDown
 from tasks.letters import Enclosure, Letter, Mailbox, message_id
 from tasks.reports.charts import aging_picture, trend_picture
 from tasks.reports.finance import PAYER_ORDER, Day, Dso, FinanceReport, Quarantined, Totals, TrendPoint
@@ -81,15 +82,24 @@ def write_files(home: Path, report: FinanceReport, files: FinanceFiles) -> list[
     """Write page, text and workbook below KONTOR_HOME/reports for their owner alone; a day's files replace each other.
 
     Each is written in one move, so that nobody reads half of it and an abort leaves whole files or none.
+
+    Raises:
+        DependencyDown: the folder cannot be written.
     """
     folder = home / "reports" / "finance" / report.as_of.isoformat()
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     contents = {
         f"{files.name}.html": files.page_html.encode(),
         f"{files.name}.txt": files.text.encode(),
         f"{files.name}.xlsx": files.workbook,
     }
-    return [_write_privately(folder / name, content) for name, content in contents.items()]
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return [_write_privately(folder / name, content) for name, content in contents.items()]
+    except OSError as error:
+        raise DependencyDown(
+            f"Finance's report cannot be written below {home / 'reports'}: {error.strerror}. No mail was sent.",
+            hint="See to room and rights of that folder, then run the flow again.",
+        ) from None
 
 
 def _write_privately(path: Path, content: bytes) -> Path:

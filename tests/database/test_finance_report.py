@@ -18,7 +18,7 @@ from sqlalchemy import text
 
 from configs.settings import PROJECT_ROOT, Settings
 from tasks.database import OWNER, engine_for
-from tasks.errors import UsageError
+from tasks.errors import DependencyDown, UsageError
 from tasks.reports.finance import BUCKETS, FinanceReport
 from tasks.reports.finance_files import make_files
 from tasks.reports.finance_page import cid_sources, render
@@ -338,6 +338,17 @@ def test_a_dry_run_writes_files_and_sends_nothing(kontor_settings: Settings, hel
     assert {oct(path.stat().st_mode & 0o777) for path in folder.iterdir()} == {"0o600"}
     assert (outcome, counts["files"], "mails" in counts) == ("not asked for", 3, False)
     assert not held.exists()
+
+
+def test_a_folder_that_cannot_be_written_is_told_in_words(kontor_settings: Settings) -> None:
+    """Where a file stands in the folder's place the run fails with the place and what to do, and the ledger knows."""
+    shutil.rmtree(kontor_settings.home / "reports", ignore_errors=True)
+    (kontor_settings.home / "reports").write_text("in the way", "utf-8")
+    with pytest.raises(DependencyDown, match="cannot be written below"):
+        _run()
+    (kontor_settings.home / "reports").unlink()
+    states = Books(kontor_settings).read("select state from ops.run_ledger where flow = 'finance_report'")
+    assert [row["state"] for row in states] == ["failed"]
 
 
 def test_a_live_run_writes_the_mail_to_a_file_in_mode_hold(
