@@ -33,7 +33,15 @@ from flows.commands import (
     taking_in,
 )
 from flows.commands.backup import backup
-from flows.commands.screen import interrupted, show_bug, show_error
+from flows.commands.screen import (
+    close_output,
+    give_output_up,
+    interrupted,
+    output_is_full,
+    show_bug,
+    show_error,
+    tell_what_cannot_be_encoded,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -89,10 +97,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that the arguments name (default: the process's own) and return its exit code."""
     from tasks.errors import KontorError
 
+    tell_what_cannot_be_encoded()
     try:
         app(arguments, prog_name="kontor")
     except SystemExit as ended:
-        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        return close_output(ended.code if isinstance(ended.code, int) else int(ended.code is not None))
     except KeyboardInterrupt:
         return 130
     except KontorError as error:
@@ -101,9 +110,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001  the one place where anything is caught: nothing of it may be shown
         if interrupted(error):
             return 130
+        if output_is_full(error):
+            return give_output_up(error)
         show_bug(error)
         return 1
-    return 0
+    return close_output(0)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
 from sqlalchemy import Connection
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DataError, OperationalError
 
 from configs.settings import Settings
 from tasks.database import (
@@ -28,7 +28,7 @@ from tasks.database import (
     prepare,
     standing_migration,
 )
-from tasks.errors import DependencyDown, Refused
+from tasks.errors import DependencyDown, Refused, UsageError
 from tasks.local_stack import start_postgres, stop_postgres
 from tasks.prefect_server import prefect_environment, start_prefect, stop_prefect
 
@@ -101,6 +101,14 @@ def connected(settings: Settings, role: str = FLOWS, *, write: bool = False) -> 
             yield connection
             if write:
                 connection.commit()
+    except DataError as error:
+        state = getattr(error.orig, "sqlstate", "")
+        if state not in ("22003", "22008"):
+            raise
+        raise UsageError(
+            f"A number or a date that was given is out of range (SQLSTATE {state}). Nothing was changed.",
+            hint="Dates go from year 1 to 9999 with room for what is reckoned from them; ids have at most 18 digits.",
+        ) from None
     except OperationalError:
         raise DependencyDown(
             "The database cannot be reached. Nothing half-done remains.",

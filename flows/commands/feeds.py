@@ -181,6 +181,8 @@ def _checked_file(path: Path, contract: FeedContract, as_of: date | None, today:
         "rows": len(raw.frame),
         "totals_rows": [row.row_number for row in raw.totals],
         "blank_rows": raw.blank_rows,
+        "remarks": list(raw.remarks),
+        "not_asked": ["guards", *(check.name for check in contract.checks)],
         **_problems(cast),
     }
 
@@ -221,7 +223,13 @@ def _print_checked(item: Mapping[str, Any]) -> None:
     console.print(f"  not there    {', '.join(item['absent_columns']) or 'nothing is missing'}")
     console.print(f"  unknown      {', '.join(item['unknown_columns']) or 'none'}")
     console.print(f"  rows         {item['rows']}, totals in rows {item['totals_rows']}, blank {item['blank_rows']}")
+    for remark in item["remarks"]:
+        console.print(f"  beside it    {remark}")
     console.print(f"  bad rows     {item['bad_rows'] or 'none'}")
+    console.print(
+        "  not asked    guards, checks between columns, doubled keys, unknown customers: they need the database;"
+        f" kontor import {item['file_name']} --contract {item['contract']} --dry-run"
+    )
     shown = item["problems"][:SHOWN_PROBLEMS]
     if shown:
         _print_records(

@@ -11,7 +11,7 @@ import typer
 
 from flows.commands.reading import on_database, quarantine
 from flows.commands.running import Finished, flows_ready, given_instruction, run_flow
-from flows.commands.screen import AsList, ListFormat, out, say, settings_in_force
+from flows.commands.screen import AsList, ListFormat, counted, out, say, settings_in_force
 
 if TYPE_CHECKING:
     from tasks.feeds.corrections import CurrencyTotal, HeldRow
@@ -55,7 +55,7 @@ def export(
         return
     contracts = _contracts([row.contract for row in rows], contract_files)
     _in_place(to, lambda: write_corrections([HandedOut(row, contracts[row.contract]) for row in rows], to))
-    out().print(f"{len(rows)} rows are in {to}.")
+    out().print(f"{counted(len(rows), 'row')} written to {to}.")
     out().print(f"When it comes back: kontor quarantine replay {to}")
 
 
@@ -208,13 +208,38 @@ def totals(
     from tasks.feeds.corrections_store import Selection, fetch_files, fetch_totals
 
     files = on_database(lambda c: fetch_files(c, Selection(file_name=file, contract=contract)))
-    contracts = _contracts([name for _, _, name, _ in files], contract_files)
-    found = on_database(lambda c: [(item, fetch_totals(c, item[0], contracts[item[2]])) for item in files])
+    contracts, missing = _contracts_at_hand([name for _, _, name, _ in files], contract_files)
+    at_hand = [item for item in files if item[2] in contracts]
+    found = on_database(lambda c: [(item, fetch_totals(c, item[0], contracts[item[2]])) for item in at_hand])
     rows = [_total_row(item[1], item[3].isoformat(), total) for item, sums in found for total in sums]
     if form is ListFormat.json:
         out().file.write(json.dumps(rows, ensure_ascii=False, indent=2) + "\n")
-        return
-    _print_totals(rows)
+    else:
+        _print_totals(rows)
+    if missing:
+        _raise_left_out(missing, len(files) - len(at_hand), nothing=not at_hand)
+
+
+def _contracts_at_hand(names: Sequence[str], given: Sequence[str] | None) -> tuple[dict[str, Any], list[str]]:
+    """The contracts of these names that can be found, and the names of the others."""
+    from tasks.errors import BadInput
+
+    found: dict[str, Any] = {}
+    missing = []
+    for name in sorted(set(names)):
+        try:
+            found |= _contracts([name], given)
+        except BadInput:
+            missing.append(name)
+    return found, missing
+
+
+def _raise_left_out(missing: Sequence[str], files: int, *, nothing: bool) -> None:
+    from tasks.errors import BadInput, PartlyDone
+
+    told = f"{counted(files, 'file')} left out, because the contract is not here: {', '.join(missing)}."
+    hint = "Put it into contracts/ of KONTOR_HOME, or name its file with --contract-file PATH."
+    raise (BadInput if nothing else PartlyDone)(told, hint=hint)
 
 
 def _total_row(file_name: str, as_of: str, total: CurrencyTotal) -> dict[str, str | int | None]:

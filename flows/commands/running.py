@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from configs.settings import Settings
     from tasks.errors import KontorError
     from tasks.feeds.contracts import FeedContract
+    from tasks.feeds.outcomes import FileOutcome
 
 FLOWS_FOLDER = Path(__file__).resolve().parents[1]
 
@@ -41,12 +42,13 @@ FLOW_OF_FEED: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Finished:
-    """One run that ended: its counts, the files it registered, and its error where it had one."""
+    """One run that ended: its counts, the files it registered, its error where it had one, what it told."""
 
     flow: str
     counts: Mapping[str, int]
     files: list[dict[str, object]]
     error: KontorError | None
+    outcomes: Sequence[FileOutcome] = ()
 
 
 # --- which flow, which contract ---------------------------------------------------------------------------------------
@@ -244,13 +246,15 @@ def run_flow(settings: Settings, flow: str, parameters: BaseModel, files: Sequen
     import httpx
 
     from tasks.errors import DependencyDown, KontorError
+    from tasks.feeds.steps import outcome_listener
     from tasks.steps import progress_listener
 
     before = _newest_run(settings)
     counts: Mapping[str, int] = {}
     error: KontorError | None = None
+    outcomes: list[FileOutcome] = []
     with bar(flow) as change:
-        token = progress_listener.set(change)
+        token, heard = progress_listener.set(change), outcome_listener.set(outcomes.extend)
         try:
             counts = _load(flow)(parameters)
         except KontorError as raised:
@@ -261,7 +265,8 @@ def run_flow(settings: Settings, flow: str, parameters: BaseModel, files: Sequen
             error = DependencyDown("Prefect's server went away.", hint="`kontor up` starts it; then run this again.")
         finally:
             progress_listener.reset(token)
-    return Finished(flow, counts, _registered(settings, before, files), error)
+            outcome_listener.reset(heard)
+    return Finished(flow, counts, _registered(settings, before, files), error, outcomes)
 
 
 def _newest_run(settings: Settings) -> int:
@@ -291,12 +296,13 @@ with mine as (
     select run_id from report.runs where run_id > :after and host = :host and process_id = :process_id
 )
 select f.file_name, f.contract, f.as_of, f.state,
-       f.rows_read, f.inserted, f.updated, f.unchanged, f.quarantined, f.superseded, f.settled
+       f.rows_read, f.inserted, f.updated, f.unchanged, f.quarantined, f.superseded, f.settled,
+       f.reopened, f.warned
 from report.feed_files f
 where f.run_id in (select run_id from mine)
 union all
 -- Taken in before: what became of its rows then is not what became of them now.
-select f.file_name, f.contract, f.as_of, 'known', 0, 0, 0, 0, 0, 0, 0
+select f.file_name, f.contract, f.as_of, 'known', 0, 0, 0, 0, 0, 0, 0, 0, 0
 from report.feed_files f
 where f.run_id not in (select run_id from mine) and f.sha256 = any(:digests) and f.state <> 'refused'
   and f.sha256 not in (select m.sha256 from report.feed_files m where m.run_id in (select run_id from mine))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime
 from enum import StrEnum
+from errno import EDQUOT, EFBIG, ENOSPC
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from zoneinfo import ZoneInfo
@@ -71,6 +74,11 @@ def say(line: str) -> None:
     err().print(line, style="dim")
 
 
+def counted(number: int, word: str) -> str:
+    """A number with its noun: "1 row", "2 rows"."""
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
 def settings_in_force() -> Settings:
     """The settings of this command."""
     from configs.settings import load_settings
@@ -122,6 +130,39 @@ def interrupted(error: BaseException) -> bool:
             return True
         link = link.__cause__ or link.__context__
     return False
+
+
+def tell_what_cannot_be_encoded() -> None:
+    """See to it that a terminal without the letter ж gets ``\\u0436`` in its place, and no command fails for it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def output_is_full(error: BaseException) -> bool:
+    """Whether the error is of the place that the output goes to: a full disk, or a device that takes nothing."""
+    return isinstance(error, OSError) and error.filename is None and error.errno in (ENOSPC, EDQUOT, EFBIG)
+
+
+def close_output(code: int) -> int:
+    """The exit code, once everything printed has left this process; 5 where the place it goes to takes no more."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        if not output_is_full(error):
+            raise
+        return give_output_up(error)
+    return code
+
+
+def give_output_up(error: BaseException) -> int:
+    """Say that the output cannot be written; returns the exit code of a dependency that is down."""
+    # Python would try once more at its end, and complain in its own words.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    said = error.strerror if isinstance(error, OSError) else ""
+    print(f"kontor: the output cannot be written: {said or 'no room'}.", file=sys.stderr)
+    print("what to do: free space there, or send the output to another place.", file=sys.stderr)
+    return 5
 
 
 def show_bug(error: BaseException) -> None:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.commands.outcomes import print_unclaimed, unclaimed_names
 from flows.commands.reading import on_database, write_out
-from flows.commands.screen import out
+from flows.commands.screen import out, settings_in_force
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -54,12 +55,15 @@ def status(
     """
     found = on_database(_read)
     chosen = form or (StatusFormat.html if to is not None and to.suffix.lower() == ".html" else StatusFormat.table)
+    unclaimed = unclaimed_names(settings_in_force())
     if chosen is StatusFormat.json:
-        write_out((json.dumps(_as_json(found), ensure_ascii=False, indent=2) + "\n").encode(), to)
+        sections = {**_as_json(found), "unclaimed_files": [{"file_name": name} for name in unclaimed]}
+        write_out((json.dumps(sections, ensure_ascii=False, indent=2) + "\n").encode(), to)
     elif chosen is StatusFormat.html or to is not None:
         write_out(_as_page(found).encode(), to)
     else:
         _print(found)
+        print_unclaimed(unclaimed)
 
 
 def _read(connection: Connection) -> dict[str, Report]:

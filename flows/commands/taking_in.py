@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.commands.outcomes import as_json, print_previews, print_remarks, print_unclaimed, unclaimed_names
 from flows.commands.running import (
     FLOW_OF_FEED,
     Finished,
@@ -22,13 +23,13 @@ from flows.commands.running import (
     run_flow,
     texts_of_parameters,
 )
-from flows.commands.screen import AsList, ListFormat, out, parse_day, say, settings_in_force
+from flows.commands.screen import AsList, ListFormat, counted, out, parse_day, say, settings_in_force
 
 if TYPE_CHECKING:
     from configs.settings import Settings
     from tasks.errors import KontorError
 
-COUNTS = ("rows_read", "inserted", "updated", "unchanged", "quarantined", "superseded", "settled")
+COUNTS = ("rows_read", "inserted", "updated", "unchanged", "quarantined", "superseded", "settled", "reopened", "warned")
 
 _HEADINGS = {"file_name": "file", "rows_read": "read"}
 
@@ -63,6 +64,7 @@ def run(
     with flows_ready(settings, verbose=verbose):
         finished = [run_flow(settings, name, instructed(settings, name, given))]
     conclude(finished, form, dry_run=bool(dry_run))
+    print_unclaimed(unclaimed_names(settings) if form is ListFormat.table and name in FLOW_OF_FEED.values() else [])
 
 
 def import_files(
@@ -173,12 +175,24 @@ def conclude(finished: Sequence[Finished], form: ListFormat, *, dry_run: bool) -
     rows = [row for item in finished for row in item.files]
     if form is ListFormat.json:
         plain = [{name: json_value(value) for name, value in row.items()} for row in rows]
+        if dry_run:
+            told = [as_json(outcome) for item in finished for outcome in item.outcomes if item.error is None]
+            plain = [{**row, **{k: _plain(v) for k, v in more.items()}} for row, more in zip(plain, told, strict=False)]
         out().file.write(json.dumps(plain, ensure_ascii=False, indent=2) + "\n")
     else:
         _print_outcome(finished, rows, dry_run=dry_run)
     errors = [item.error for item in finished if item.error is not None]
     if errors:
         raise _joined(errors, all_failed=len(errors) == len(finished))
+
+
+def _plain(value: object) -> object:
+    """Lists of rows as JSON has them: money and dates as texts."""
+    from tasks.reports.rows import json_value
+
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return {k: _plain(v) for k, v in value.items()} if isinstance(value, dict) else json_value(value)
 
 
 def _joined(errors: Sequence[KontorError], *, all_failed: bool) -> KontorError:
@@ -198,10 +212,11 @@ def _told_of_dry_run(finished: Finished, path: Path, contract: str) -> Finished:
         return finished
     states = [name.removeprefix("files_") for name, count in finished.counts.items() if name[:6] == "files_" and count]
     counts = {name: finished.counts.get(name, 0) for name in COUNTS}
+    (outcome,) = finished.outcomes
     line: dict[str, object] = {
         "file_name": path.name,
         "contract": contract,
-        "as_of": None,
+        "as_of": outcome.as_of,
         "state": states[0],
         **counts,
     }
@@ -218,15 +233,25 @@ def _print_outcome(finished: Sequence[Finished], rows: Sequence[Mapping[str, obj
             console.print(f"{item.flow}: {told or 'nothing new to take in'}")
     if any(row["state"] == "known" for row in rows):
         console.print("known: the same content was taken in before, so there was nothing to do.")
+    print_remarks(outcome for item in finished for outcome in item.outcomes)
     if dry_run:
+        print_previews(outcome for item in finished for outcome in item.outcomes)
         console.print("This was a dry run: nothing was kept.")
         return
     replayed = sum(item.counts.get("replayed", 0) for item in finished)
     if replayed:
-        console.print(f"{replayed} rows that had waited in quarantine for a customer were taken in.")
+        were = (
+            "row that had waited in quarantine for a customer was"
+            if replayed == 1
+            else ("rows that had waited in quarantine for a customer were")
+        )
+        console.print(f"{replayed} {were} taken in.")
+    warned = sum(int(str(row["warned"])) for row in rows)
+    if warned:
+        console.print(f"{counted(warned, 'row')} taken in with a warning: a check of the contract finds it odd.")
     aside = sum(int(str(row["quarantined"])) for row in rows)
     if aside:
-        console.print(f"{aside} rows could not be used; see each with its reason: kontor quarantine list")
+        console.print(f"{counted(aside, 'row')} could not be used; see each with its reason: kontor quarantine list")
 
 
 def _print_rows(rows: Sequence[Mapping[str, object]]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from tasks.artifacts import summary
-from tasks.errors import BadInput, KontorError, PartlyDone, UsageError
+from tasks.errors import BadInput, FileRefused, KontorError, PartlyDone, UsageError
 from tasks.feeds.confined import read_confined
 from tasks.feeds.contracts import FeedContract
 from tasks.feeds.correction_parameters import ReplayInstruction, ReplayParameters
@@ -21,7 +21,15 @@ from tasks.feeds.correction_workbook import (
     returned_rows,
     write_corrections,
 )
-from tasks.feeds.corrections import CorrectedRow, HeldRow, Matched, contracts_named, match_returned, row_id_of
+from tasks.feeds.corrections import (
+    CorrectedRow,
+    HeldRow,
+    Matched,
+    ReturnedRow,
+    contracts_named,
+    match_returned,
+    row_id_of,
+)
 from tasks.feeds.corrections_store import FileCorrected, Selection, fetch_held, replay_corrected
 from tasks.feeds.parameters import FeedParameters
 from tasks.feeds.steps import Applies, FeedRun, open_feed_run
@@ -75,7 +83,7 @@ def read_returned(run: FeedRun, parameters: ReplayParameters) -> Returned:
     if said.workbook is None:
         returned = _to_reject(run, parameters.reject, said)
     else:
-        lines = returned_rows(read_confined(Path(said.workbook), returned_contract()))
+        lines = _lines(Path(said.workbook))
         ids = tuple(row_id for line in lines if (row_id := row_id_of(line.token)) is not None)
         held = _held(run, ids)
         contracts = _contracts(run, held.values(), said)
@@ -89,6 +97,25 @@ def read_returned(run: FeedRun, parameters: ReplayParameters) -> Returned:
         untouched=returned.matched.untouched,
     )
     return returned
+
+
+def _lines(workbook: Path) -> list[ReturnedRow]:
+    """The lines of the workbook that came back.
+
+    Raises:
+        FileRefused: it cannot be read, or it is another workbook; the hint says which one is wanted.
+    """
+    try:
+        return list(returned_rows(read_confined(workbook, returned_contract())))
+    except FileRefused as refused:
+        if any("heading" in reason or "required column" in reason for reason in refused.reasons):
+            raise FileRefused(
+                workbook.name,
+                ["it is not a workbook that `kontor quarantine export` wrote: it has no column of row ids"],
+                hint="Give back the exported workbook itself, saved as .xlsx with all its columns; a sender's file goes"
+                " in with `kontor import`. `kontor quarantine export --out FILE` writes a fresh one.",
+            ) from None
+        raise
 
 
 def _held(run: FeedRun, row_ids: tuple[int, ...]) -> dict[int, HeldRow]:
@@ -154,14 +181,20 @@ def replay_file(run: FeedRun, returned: Returned, items: Sequence[CorrectedRow],
 def hand_out_again(
     run: FeedRun, parameters: ReplayParameters, returned: Returned, outcomes: Sequence[FileCorrected]
 ) -> Path | None:
-    """Write the rows that still cannot be used into a new workbook, with their new reasons; None if there are none."""
-    row_ids = tuple(row_id for outcome in outcomes for row_id in outcome.still_wrong)
+    """Write every row of the workbook that still waits into a new one, with its reasons of now.
+
+    None where all that was corrected came in; rows that nobody touched wait in the workbook that came back, then.
+    """
     said = _said(run, parameters)
-    if not row_ids or said.workbook is None or run.given.dry_run:
+    left = any(outcome.still_wrong or outcome.stale for outcome in outcomes) or bool(returned.matched.problems)
+    row_ids = tuple(returned.held)
+    if not left or not row_ids or said.workbook is None or run.given.dry_run:
         return None
     target = Path(said.remaining or remaining_path(Path(said.workbook), run.given.business_today))
     with run.engine.connect() as connection:
         rows = export_rows(connection, Selection(row_ids=row_ids), returned.contracts)
+    if not rows:
+        return None
     write_corrections(rows, target)
     return target
 
@@ -219,7 +252,8 @@ def conclude(returned: Returned, outcomes: Sequence[FileCorrected], remaining: P
     problems += [f"row {i} changed while this run was comparing; export it again" for o in outcomes for i in o.stale]
     still = [row_id for outcome in outcomes for row_id in outcome.still_wrong]
     if still:
-        problems.append(f"{len(still)} corrected rows still cannot be used: {_few(still)}")
+        what = "1 corrected row" if len(still) == 1 else f"{len(still)} corrected rows"
+        problems.append(f"{what} still cannot be used: {_few(still)}")
     if not problems:
         return
     told = "".join(f"\n  - {problem}" for problem in problems[:_TOLD])
@@ -231,7 +265,8 @@ def conclude(returned: Returned, outcomes: Sequence[FileCorrected], remaining: P
         else "`kontor quarantine export --out FILE` writes a fresh workbook of what is open now."
     )
     if done:
-        raise PartlyDone(f"{done} rows were settled; some corrections were not taken.{told}{more}", hint=hint)
+        were = "1 row was" if done == 1 else f"{done} rows were"
+        raise PartlyDone(f"{were} settled; some corrections were not taken.{told}{more}", hint=hint)
     raise BadInput(f"No correction was taken.{told}{more}", hint=hint)
 
 

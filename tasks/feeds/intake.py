@@ -28,6 +28,7 @@ from tasks.feeds.confined import read_confined
 from tasks.feeds.contracts import FeedContract, list_contracts
 from tasks.feeds.guards_store import Overruling
 from tasks.feeds.outcomes import Apply, FileOutcome, Fingerprint
+from tasks.feeds.preview_store import preview
 from tasks.feeds.reading import RawTable
 from tasks.feeds.store import record_refusal, take_in
 
@@ -83,6 +84,22 @@ def find_inbox_files(inbox: Path, contracts: Sequence[FeedContract]) -> list[Inb
         if contract is not None:
             found.append(InboxFile(path, contract))
     return found
+
+
+def unclaimed_files(inbox: Path, home: Path) -> list[Path]:
+    """The inbox's finished files that no contract of any feed claims by name, ordered by name."""
+    if not inbox.is_dir():
+        return []
+    own = home / "contracts"
+    contracts = list_contracts() + (list_contracts(own) if own.is_dir() else [])
+    patterns = [pattern.lower() for contract in contracts for pattern in contract.file_patterns]
+    return [
+        path
+        for path in sorted(inbox.iterdir())
+        if path.is_file()
+        and not any(fnmatch(path.name, pattern) for pattern in UNFINISHED)
+        and not any(fnmatch(path.name.lower(), pattern) for pattern in patterns)
+    ]
 
 
 def look_at(path: Path) -> Look | None:
@@ -161,7 +178,7 @@ def take_in_file(engine: Engine, file: InboxFile, *, given: Given, run_id: int, 
         as_of = _business_date(file, raw, given)
         with _values_that_fit(file):
             outcome = _apply(engine, file, fingerprint, raw, cast, as_of, given, run_id, apply)
-        return replace(outcome, sha256=fingerprint.sha256)
+        return replace(outcome, sha256=fingerprint.sha256, remarks=raw.remarks)
     except FileRefused as refusal:
         if not given.dry_run:
             with engine.begin() as connection:
@@ -289,8 +306,9 @@ def _apply(
             erasure_key=given.erasure_key,
         )
         if given.dry_run:
+            seen = preview(connection, file.contract, fingerprint, as_of)
             transaction.rollback()
-            return replace(outcome, dry_run=True)
+            return replace(outcome, dry_run=True, preview=seen)
     return outcome
 
 

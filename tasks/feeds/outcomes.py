@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from datetime import date
 from decimal import Decimal
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -60,11 +61,25 @@ class Applied:
 
 
 @dataclass(frozen=True)
+class Preview:
+    """What a dry run saw before it took everything back: the first rows of each kind, by column.
+
+    ``guards``: guard, state, measured, allowed. ``problems``: cell, column, value, reason. ``settled``: customer,
+    invoice, currency, open_amount.
+    """
+
+    guards: tuple[Mapping[str, Any], ...] = ()
+    problems: tuple[Mapping[str, Any], ...] = ()
+    settled: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
 class FileOutcome:
     """What became of a file: ``state`` is applied, superseded, known (taken in before) or refused.
 
     The counts add up to ``rows_read``. ``reasons`` and ``hint`` are a refused file's, ``mentions`` the names of
-    other files in them; ``overruled`` names the guards that would have refused, had nobody accepted them.
+    other files in them; ``overruled`` names the guards that would have refused, had nobody accepted them;
+    ``remarks`` what stood beside the cells.
     """
 
     file_name: str
@@ -86,6 +101,8 @@ class FileOutcome:
     overruled: tuple[str, ...] = ()
     sha256: str = ""
     mentions: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+    preview: Preview | None = None
 
     @property
     def short_sha256(self) -> str:

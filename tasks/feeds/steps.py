@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +29,7 @@ from tasks.feeds.intake import (
     look_at,
     settled_files,
     take_in_file,
+    unclaimed_files,
 )
 from tasks.feeds.outcomes import Apply, FileOutcome
 from tasks.feeds.parameters import FeedInstruction, FeedParameters
@@ -45,6 +47,11 @@ from tasks.steps import (
     progress_listener,
     publish_counts,
     step,
+)
+
+# Who is told of the files' outcomes, names and reasons included, beside Prefect and the ledger: the command line.
+outcome_listener: ContextVar[Callable[[Sequence[FileOutcome]], None] | None] = ContextVar(
+    "outcome_listener", default=None
 )
 
 # What a feed's rows are applied by, per feed; each flow brings its own.
@@ -223,6 +230,9 @@ def replay_rows(run: FeedRun, applies: Applies) -> int:
 @step(READ_STEP)
 def report_files(run: FeedRun, outcomes: Sequence[FileOutcome], replayed: int) -> dict[str, int]:
     """Publish what became of every file and note the sums in the run ledger; returns the sums."""
+    listener = outcome_listener.get()
+    if listener is not None:
+        listener(outcomes)
     # By its content, as report.feed_files has it too: an artifact is no place for what somebody called a file.
     rows = [
         {"sha256": o.short_sha256, "contract": o.contract, "as_of": o.as_of, "state": o.state, **o.counts()}
@@ -233,6 +243,7 @@ def report_files(run: FeedRun, outcomes: Sequence[FileOutcome], replayed: int) -
     states = ("applied", "superseded", "known", "refused")
     totals |= {f"files_{state}": sum(o.state == state for o in outcomes) for state in states}
     totals["replayed"] = replayed
+    totals["files_unclaimed"] = len(unclaimed_files(run.settings.inbox_path, run.settings.home))
     run.run.note(totals)
     return totals
 

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from configs.settings import Settings
 from tasks import database
 from tasks.feeds.contracts import load_contract
-from tasks.feeds.intake import InboxFile, archive
+from tasks.feeds.intake import InboxFile, archive, unclaimed_files
 from tests.ledgers import Books, item, write_csv
 
 DUE = date(2026, 3, 1)
@@ -168,3 +168,34 @@ def test_the_last_row_stands_where_an_earlier_one_cannot_be_read(kontor_settings
     outcome = books.take_in(write_csv(tmp_path / "open_items_2026-02-08.csv", second), contract)
     assert (outcome.quarantined, outcome.updated, outcome.superseded) == (0, 1, 1)
     assert {row["invoice_number"]: row["open_amount"] for row in books.open_on(date(2026, 2, 8))} == {"A": 7, "Z": 1}
+
+
+def test_a_dry_run_says_what_would_happen_and_keeps_nothing(kontor_settings: Settings, tmp_path: Path) -> None:
+    """The rows that would wait with their reasons, what guards measured and what would read as settled are told."""
+    books = Books(kontor_settings)
+    books.customers(tmp_path, ["C-1"])
+    due = date(2026, 3, 1)
+    first = [item("C-1", f"A{n}", 10, due) for n in range(30)]
+    books.take_in(write_csv(tmp_path / "open_items_2026-02-01.csv", first), "open_items")
+    before = books.state()
+    second = [*first[2:], item("C-1", "B", "n/a", due)]
+    outcome = books.take_in(write_csv(tmp_path / "open_items_2026-02-08.csv", second), "open_items", dry_run=True)
+    assert outcome.preview is not None
+    assert [row["invoice"] for row in outcome.preview.settled] == ["A0", "A1"]
+    assert {row["cell"] for row in outcome.preview.problems} == {"G30", "H30"}
+    assert {row["guard"]: row["state"] for row in outcome.preview.guards}["vanished_share"] == "passed"
+    assert (outcome.settled, outcome.quarantined) == (2, 1)
+    assert books.state() == before
+
+
+def test_files_that_no_contract_claims_are_named(tmp_path: Path) -> None:
+    """A finished file whose name no contract knows is told of; one that is still being written is not."""
+    inbox, home = tmp_path / "inbox", tmp_path
+    inbox.mkdir()
+    for name in ("open_items_2026-03-02.csv", "whatever.csv", "Customers.xlsx", "upload.part", ".hidden"):
+        (inbox / name).write_text("x")
+    assert [path.name for path in unclaimed_files(inbox, home)] == ["whatever.csv"]
+    own = home / "contracts"
+    own.mkdir()
+    _own_contract(own, extends="open_items", filePatterns=["what*"])
+    assert unclaimed_files(inbox, home) == []

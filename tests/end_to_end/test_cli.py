@@ -606,3 +606,42 @@ def test_down_stops_both_servers_and_up_brings_them_back(home: Path) -> None:
     up = kontor(home, "up", "--detach")
     assert up.returncode == 0
     assert re.search(r"Prefect +http://127\.0\.0\.1:\d+", up.stdout)
+
+
+# --- numbers, terminals and disks that nobody has ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("quarantine", "show", "9" * 20), ("report", "open-invoices", "--as-of", "9999-12-31"), ("report", "aging")],
+)
+def test_no_number_or_day_that_is_given_is_a_bug(home: Path, arguments: tuple[str, ...]) -> None:
+    """What the database cannot hold is told as a wrong argument; what it can hold is answered."""
+    done = look(home, *arguments)
+    assert done.returncode in (0, 2), done.stderr
+    assert "bug" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
+def test_output_that_cannot_be_written_or_spelt_is_no_bug(home: Path) -> None:
+    """A full disk behind the output ends with 5 and words; letters that a terminal lacks are spelt out."""
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [*KONTOR, "contracts", "list"], env=_environment(home), stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert (done.returncode, b"No space left" in done.stderr) == (5, True)
+    spelt = kontor(home, "status", PYTHONIOENCODING="ascii", LC_ALL="C")
+    assert (spelt.returncode, "\\u25cf" in spelt.stdout) == (0, True), spelt.stderr
+
+
+def test_status_names_what_lies_in_the_inbox_unclaimed(home: Path) -> None:
+    """A file that no contract claims would lie there for ever: it is named, with the command that takes it in."""
+    stray = home / "inbox" / "whatever.txt"
+    stray.parent.mkdir(exist_ok=True)
+    stray.write_text("x")
+    try:
+        told = look(home, "status")
+        assert "whatever.txt" in told.stdout
+        assert "kontor import FILE --contract NAME" in told.stdout
+    finally:
+        stray.unlink()
