@@ -7,6 +7,9 @@
 --   kontor_retention  alone may erase
 --   kontor_finance    reads schema `report` and nothing else
 --   kontor_prefect    owns Prefect's own database
+--
+-- PostgreSQL lets everybody store large objects. On a server of your own, in database `kontor`:
+--   revoke execute on function lo_creat(integer), lo_create(oid), lo_from_bytea(oid, bytea) from public;
 do $$
 declare
     wanted text;

@@ -136,10 +136,22 @@ def _bootstrap(admin_url: URL) -> None:
             return
         _run_script(connection, ROLES_SCRIPT)
         connection.exec_driver_sql("revoke all on database postgres from public")
+        _forbid_large_objects(admin_url.set(database="template1"))
         for name, owner in ((DATABASE, OWNER), (PREFECT_DATABASE, _PREFECT)):
             if name not in have:
                 connection.exec_driver_sql(f'create database "{name}" owner "{owner}"')
                 connection.exec_driver_sql(f'revoke all on database "{name}" from public')
+
+
+def _forbid_large_objects(template: URL) -> None:
+    """Take from everybody what PostgreSQL gives to everybody: to store large objects, reading roles included.
+
+    Done in the template, before databases are made of it: the functions are the server's, not a schema's.
+    """
+    engine = create_engine(template, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        for function in ("lo_creat(integer)", "lo_create(oid)", "lo_from_bytea(oid, bytea)"):
+            connection.exec_driver_sql(f"revoke execute on function pg_catalog.{function} from public")
 
 
 def _run_script(connection: Connection, script: Path) -> None:

@@ -585,6 +585,8 @@ def test_finance_reads_the_reports_and_nothing_else(accounting: Accounting) -> N
         "delete from report.feed_files",
         "create table report.mine (a integer)",
         "create temporary table mine (a integer)",
+        "select lo_create(0)",
+        "select lo_from_bytea(0, 'mine')",
     ):
         with pytest.raises(ProgrammingError, match="permission denied"):
             as_role(accounting, database.FINANCE, statement)
