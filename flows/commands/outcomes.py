@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def unclaimed_names(settings: Settings) -> list[str]:
     """The names of the inbox's files that no contract claims: no flow will ever take them in."""
-    from tasks.feeds.intake import shown_name, unclaimed_files
+    from tasks.feeds.inbox import shown_name, unclaimed_files
 
     return [shown_name(path) for path in unclaimed_files(settings.inbox_path, settings.home)]
 

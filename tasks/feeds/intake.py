@@ -27,12 +27,12 @@ from tasks.feeds.casting import CastTable, cast_table
 from tasks.feeds.confined import read_confined
 from tasks.feeds.contracts import FeedContract, list_contracts
 from tasks.feeds.guards_store import Overruling
+from tasks.feeds.inbox import UNFINISHED, shown_name
 from tasks.feeds.outcomes import Apply, FileOutcome, Fingerprint
 from tasks.feeds.preview_store import preview
 from tasks.feeds.reading import RawTable
 from tasks.feeds.store import record_refusal, take_in
 
-UNFINISHED = ("~$*", ".*", "*.part", "*.tmp", "*.crdownload", "*.filepart")
 SETTLE_SECONDS = 2.0
 _CHUNK = 1 << 20
 _LONGEST_NAME = 240  # of 255 bytes, less what a partial copy is marked with
@@ -84,22 +84,6 @@ def find_inbox_files(inbox: Path, contracts: Sequence[FeedContract]) -> list[Inb
         if contract is not None:
             found.append(InboxFile(path, contract))
     return found
-
-
-def unclaimed_files(inbox: Path, home: Path) -> list[Path]:
-    """The inbox's finished files that no contract of any feed claims by name, ordered by name."""
-    if not inbox.is_dir():
-        return []
-    own = home / "contracts"
-    contracts = list_contracts() + (list_contracts(own) if own.is_dir() else [])
-    patterns = [pattern.lower() for contract in contracts for pattern in contract.file_patterns]
-    return [
-        path
-        for path in sorted(inbox.iterdir())
-        if path.is_file()
-        and not any(fnmatch(path.name, pattern) for pattern in UNFINISHED)
-        and not any(fnmatch(path.name.lower(), pattern) for pattern in patterns)
-    ]
 
 
 def look_at(path: Path) -> Look | None:
@@ -155,12 +139,6 @@ def fingerprint_of(path: Path) -> Fingerprint:
         while chunk := stream.read(_CHUNK):
             digest.update(chunk)
     return Fingerprint(shown_name(path), digest.hexdigest(), path.stat().st_size)
-
-
-def shown_name(path: Path) -> str:
-    """The file's name as text that can be stored: bytes that are no UTF-8 stand as \\xNN, control characters too."""
-    text = path.name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(mark if mark.isprintable() else repr(mark)[1:-1] for mark in text)
 
 
 def take_in_file(engine: Engine, file: InboxFile, *, given: Given, run_id: int, apply: Apply) -> FileOutcome:

@@ -20,6 +20,7 @@ from tasks.errors import BadInput, KontorError, Locked, PartlyDone, UsageError
 from tasks.feeds.confined import warm_up
 from tasks.feeds.contracts import FeedContract, load_contract
 from tasks.feeds.guards import check_names
+from tasks.feeds.inbox import unclaimed_files
 from tasks.feeds.intake import (
     Given,
     InboxFile,
@@ -29,7 +30,6 @@ from tasks.feeds.intake import (
     look_at,
     settled_files,
     take_in_file,
-    unclaimed_files,
 )
 from tasks.feeds.outcomes import Apply, FileOutcome
 from tasks.feeds.parameters import FeedInstruction, FeedParameters

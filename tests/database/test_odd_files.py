@@ -13,7 +13,8 @@ from sqlalchemy import text
 from configs.settings import Settings
 from tasks import database
 from tasks.feeds.contracts import load_contract
-from tasks.feeds.intake import InboxFile, archive, unclaimed_files
+from tasks.feeds.inbox import unclaimed_files
+from tasks.feeds.intake import InboxFile, archive
 from tests.ledgers import Books, item, write_csv
 
 DUE = date(2026, 3, 1)

@@ -281,11 +281,11 @@ def test_quarantine_lists_cells_and_reasons_and_can_be_narrowed(home: Path) -> N
 
 
 def test_status_holds_lines_feeds_runs_quarantine_classes_and_refusals(home: Path) -> None:
-    """The status as JSON has six sections; a feed has its age and a word for it; the classes are all four."""
+    """The status as JSON has seven sections; a feed has its age and a word for it; the classes are all four."""
     done = look(home, "status", "--format", "json")
     assert done.returncode == 0
     found = json.loads(done.stdout)
-    assert list(found) == ["lines", "feeds", "runs", "quarantine", "payer_classes", "refused_files"]
+    assert list(found) == ["lines", "feeds", "runs", "quarantine", "payer_classes", "refused_files", "unclaimed_files"]
     assert {"feeds", "runs", "quarantine"} <= {row["area"] for row in found["lines"]}
     assert [row["rank"] for row in found["lines"]] == sorted(row["rank"] for row in found["lines"])
     assert all(row["next_command"] for row in found["lines"] if row["colour"] in ("yellow", "red"))
