@@ -229,11 +229,8 @@ def _print_outcome(finished: Sequence[Finished], rows: Sequence[Mapping[str, obj
         _print_rows(rows)
     for item in finished:
         if not item.files and item.error is None:
-            told = ", ".join(
-                f"{count} {name.replace('_', ' ')}"
-                for name, count in item.counts.items()
-                if count and name != "files_unclaimed"
-            )
+            named = {name: count for name, count in item.counts.items() if count and name != "files_unclaimed"}
+            told = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in named.items())
             console.print(f"{item.flow}: {told or 'nothing new to take in'}")
     if any(row["state"] == "known" for row in rows):
         console.print("known: the same content was taken in before, so there was nothing to do.")
