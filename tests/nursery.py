@@ -219,7 +219,6 @@ def _load() -> None:
         "flows.cli",
         "flows.customer_import",
         "flows.payment_sync",
-        "flows.quarantine_replay",
         "flows.backfill",
         "flows.overdue_reminders",
         "tasks.stack",

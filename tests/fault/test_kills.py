@@ -24,7 +24,6 @@ from configs.settings import Settings
 from tasks import database
 from tasks.local_stack import find_postgres, remove_postgres
 from tests.conftest import CAMPAIGN_FACTOR
-from tests.corrections import export, fill_in, held
 from tests.deliveries import HEALED, Delivery, deliver, faults, files_in, lost_files, unsettled
 from tests.ledgers import Books
 from tests.nursery import KILLED, Child, Ended
@@ -34,7 +33,6 @@ pytestmark = pytest.mark.xdist_group("faults")
 
 RUN_SEEDS = range(2 * CAMPAIGN_FACTOR)
 PREFECT_SEEDS = range(1 + CAMPAIGN_FACTOR // 20)
-REPLAY_SEEDS = range(1 * CAMPAIGN_FACTOR)
 SERVER_SEEDS = range(1 * CAMPAIGN_FACTOR)
 PREPARE_SEEDS = range(1 + CAMPAIGN_FACTOR // 4)
 SEEDS_PER_DELIVERY = 15  # the undisturbed run of a delivery is needed once
@@ -157,64 +155,6 @@ def test_runs_under_prefect_killed_at_any_instant_heal_too(empty_stage: Stage, s
         assert ended.code == 0, (toll, ended.said)
     assert_healed(stage, known, toll)
     print(toll)
-
-
-def corrected_workbook(stage: Stage, delivery: Delivery, folder: Path) -> Path:
-    """Take a delivery in and return the workbook of what waits, every amount in it corrected."""
-    for phase, (flow, _) in enumerate(delivery.phases):
-        delivery.put(stage.settings.inbox_path, phase)
-        ended = stage.processes.start_flow(flow).wait()
-        assert ended.code == 0, ended.said
-    books = Books(stage.settings)
-    rows = held(books)
-    assert len({row.feed_file_id for row in rows}) > 1
-    book = export(rows, folder / "corrections.xlsx")
-    fill_in(book, {row.row_id: {"amount": f"{row.row_id}.50", "open_amount": f"{row.row_id}.50"} for row in rows})
-    return book
-
-
-@pytest.mark.parametrize("seed", REPLAY_SEEDS)
-def test_a_replay_of_corrections_killed_at_any_instant_heals(empty_stage: Stage, seed: int, tmp_path: Path) -> None:
-    """quarantine_replay killed until it survives: each file is corrected whole or not at all, and all are in the end.
-
-    Who corrected what stands there once, however often the workbook was given back.
-    """
-    stage, toll, chance = empty_stage, Toll(seed), random.Random(f"replay {seed}")
-    delivery, books = deliver(seed // SEEDS_PER_DELIVERY), Books(stage.settings)
-    book = corrected_workbook(stage, delivery, tmp_path)
-    undisturbed_run = stage.processes.start_flow("quarantine_replay", workbook=str(book)).wait()
-    assert undisturbed_run.code == 0, undisturbed_run.said
-    expected = {**books.state(), "corrections": books.read(_CORRECTIONS)}
-    assert expected["corrections"]
-    stage.clear()
-    book = corrected_workbook(stage, delivery, tmp_path)
-    for _ in range(MOST_KILLS):
-        child = stage.processes.start_flow("quarantine_replay", workbook=str(book))
-        time.sleep(chance.uniform(0.2, 0.9) * undisturbed_run.seconds)
-        child.kill()
-        toll.killed.append(child.pid)
-        toll.instants.append(f"{len(books.read(_CORRECTIONS))} corrections kept")
-        child.wait()
-        assert books.read(_UNEVEN) == [], toll
-    ended = stage.processes.start_flow("quarantine_replay", workbook=str(book)).wait()
-    assert ended.code == 0, (toll, ended.said)
-    assert {**books.state(), "corrections": books.read(_CORRECTIONS)} == expected, toll
-    assert unsettled(stage.settings) == HEALED, toll
-    print(toll)
-
-
-_CORRECTIONS = """
-select f.sha256, q.row_number, q.state, c.outcome, c.column_name, c.old_value, c.new_value
-from landing.corrections c join landing.quarantined_rows q using (quarantined_row_id)
-join landing.feed_files f using (feed_file_id) order by 1, 2, 5
-"""
-_UNEVEN = """
-select f.feed_file_id from landing.feed_files f
-where f.state = 'applied' and (
-    f.rows_read <> f.inserted + f.updated + f.unchanged + f.quarantined + f.superseded
-    or f.quarantined <> (select count(*) from landing.quarantined_rows q
-                         where q.feed_file_id = f.feed_file_id and q.state in ('open', 'rejected')))
-"""
 
 
 def kill_server(settings: Settings) -> None:
