@@ -15,7 +15,7 @@ with newest as (
 select r.rule_id, r.version as rule_version, r.entity, r.country, r.action, r.purpose, r.legal_basis, r.source,
        n.as_of as planned_as_of, n.horizon as open_through, g.closed_through,
        case when n.plan_state = 'applied' then 0 else coalesce(n.due, 0) end as due, coalesce(n.held, 0) as held,
-       coalesce(g.done, 0) as done,
+       coalesce(g.done, 0)::bigint as done,
        case when n.plan_state <> 'applied' and n.made_at < now() - interval '7 days' then n.due else 0 end as overdue
 from rules.retention_policy r
 left join newest n on n.rule_id = r.rule_id
@@ -29,7 +29,7 @@ select d.day, d.exports, d.rows, d.people,
        d.rows > 1000 and d.rows > 3 * coalesce(max(d.rows) over (
            order by d.day range between interval '28 days' preceding and interval '1 day' preceding), 0) as unusual
 from (
-    select (at at time zone 'UTC')::date as day, count(*) as exports, sum(row_count) as rows,
+    select (at at time zone 'UTC')::date as day, count(*) as exports, sum(row_count)::bigint as rows,
            count(distinct actor) as people
     from ops.egress_log where personal_columns <> '{}' group by 1
 ) d

@@ -76,6 +76,9 @@ def test_a_year_of_ledgers_goes_step_by_step(office: Office, real_data: Path) ->
     assert named == [{"n": 0}]
     erased = {s.external_id for line in office.ledger.in_force() for s in line.subjects}
     assert len(erased) == contacts + customers
+    told = {row["rule_id"]: row for row in office.read("select rule_id, due, overdue, done from report.retention")}
+    assert told["contacts-inactive"] == {"rule_id": "contacts-inactive", "due": 0, "overdue": 0, "done": contacts}
+    assert told["invoices-booked"]["done"] == invoices
 
 
 def test_what_is_held_stays_and_goes_when_the_hold_ends(office: Office, real_data: Path) -> None:
