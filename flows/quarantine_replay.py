@@ -2,7 +2,7 @@
 
 Does:            compares a returned workbook with what is held, checks the corrected rows again and takes them in.
 Reads:           the workbook, the contracts of the files its rows stood in, the quarantine, customers.
-Writes:          invoices, customers, contacts; the quarantine, landing.corrections, the files' counts, payer classes.
+Writes:          invoices, customers, contacts, products; the quarantine, corrections, the files' counts, payer classes.
 Outside effects: a workbook beside the returned one with the rows that still cannot be used. Nobody is written to.
 A second run:    finds the rows settled and changes nothing; a run killed at any point is made up for by the next one.
 Runbook:         docs/runbooks/quarantine_replay.md
@@ -10,6 +10,7 @@ Runbook:         docs/runbooks/quarantine_replay.md
 
 from __future__ import annotations
 
+from tasks.catalog.steps import CATALOG_FEEDS
 from tasks.customers.corrections_store import apply_corrected_contacts
 from tasks.customers.steps import CUSTOMER_FEEDS, CUSTOMER_REPLAYS
 from tasks.feeds.correction_parameters import ReplayParameters
@@ -26,7 +27,7 @@ from tasks.payments.steps import PAYMENT_REPLAYS, classify_payers
 from tasks.steps import business_flow
 
 NOTHING = ReplayParameters()
-CORRECTED = {**CUSTOMER_FEEDS, "contacts": apply_corrected_contacts, **PAYMENT_REPLAYS}
+CORRECTED = {**CUSTOMER_FEEDS, "contacts": apply_corrected_contacts, **PAYMENT_REPLAYS, **CATALOG_FEEDS}
 
 
 @business_flow()

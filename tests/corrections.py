@@ -8,6 +8,7 @@ from pathlib import Path
 import openpyxl
 
 from tasks import ledger
+from tasks.catalog.steps import CATALOG_FEEDS
 from tasks.customers.corrections_store import apply_corrected_contacts
 from tasks.customers.steps import CUSTOMER_FEEDS
 from tasks.feeds.confined import read_confined
@@ -24,7 +25,7 @@ from tasks.feeds.corrections_store import FileCorrected, Selection, fetch_held, 
 from tasks.payments.steps import PAYMENT_REPLAYS
 from tests.ledgers import TODAY, Books
 
-APPLIES = {**CUSTOMER_FEEDS, "contacts": apply_corrected_contacts, **PAYMENT_REPLAYS}
+APPLIES = {**CUSTOMER_FEEDS, "contacts": apply_corrected_contacts, **PAYMENT_REPLAYS, **CATALOG_FEEDS}
 HEADER_ROW = 2
 
 

@@ -41,6 +41,7 @@ from tasks.feeds.staging_store import clear_staging, create_fates, serialise, st
 from tasks.history.store import act_for_run
 
 MONEY_COLUMNS = ("amount", "open_amount")
+_PRODUCTS = "landing.staged_products"  # of no customer, and told apart by their part key alone
 
 
 @dataclass(frozen=True)
@@ -355,7 +356,7 @@ def _leave_quarantine(
     connection: Connection, work: _Work, taken: Sequence[HeldRow], fates: Mapping[int, _Fate], run_id: int
 ) -> tuple[tuple[str, str], ...]:
     """Give every row its new state and content; return the items that the file names no more."""
-    before = _protected(connection, work.file.feed_file_id)
+    before = _protected(connection, work.file)
     touched = {row_id for row_id, item in work.wanted.items() if item.changes}
     given_up = [row_id for row_id, item in work.wanted.items() if item.rejected_because is not None]
     _resolve(connection, [row.row_id for row in taken if row.row_id in touched], "corrected", run_id)
@@ -363,32 +364,35 @@ def _leave_quarantine(
     _resolve(connection, given_up, "rejected", run_id)
     out = {row.row_id for row in taken}
     _rewrite(connection, work, [row for row in work.judged if row.row_id not in out], touched, fates)
-    if work.contract.mode != "snapshot":
+    if work.contract.mode != "snapshot" and work.file.staging != _PRODUCTS:
         return ()
-    named = _protected(connection, work.file.feed_file_id) | _good_items(connection)
+    named = _protected(connection, work.file) | _good_items(connection, work.file)
     return tuple(sorted(before - named))
 
 
-def _protected(connection: Connection, feed_file_id: int) -> set[tuple[str, str]]:
-    """The items that open rows of the file stand for."""
+def _protected(connection: Connection, file: StagedFile) -> set[tuple[str, str]]:
+    """The items that open rows of the file stand for; a product stands for itself, whoever buys it."""
     rows = connection.execute(
         text(
-            "select distinct customer_number, item_key from landing.quarantined_rows where feed_file_id = :id"
-            " and state = 'open' and customer_number is not null and item_key is not null"
+            "select distinct coalesce(customer_number, '') as customer_number, item_key from landing.quarantined_rows"
+            " where feed_file_id = :id and state = 'open' and item_key is not null"
+            " and (customer_number is not null or :of_products)"
         ),
-        {"id": feed_file_id},
+        {"id": file.feed_file_id, "of_products": file.staging == _PRODUCTS},
     ).all()
     return {(row.customer_number, row.item_key) for row in rows}
 
 
-def _good_items(connection: Connection) -> set[tuple[str, str]]:
+def _good_items(connection: Connection, file: StagedFile) -> set[tuple[str, str]]:
+    of_items = "s.customer_number, s.invoice_number from landing.staged_items s"
+    rows_said = f"'', s.part_key from {_PRODUCTS} s" if file.staging == _PRODUCTS else of_items
     rows = connection.execute(
         text(
-            "select s.customer_number, s.invoice_number from landing.staged_items s"
+            f"select {rows_said}"
             " where not exists (select from row_fate f where f.row_number = s.row_number and f.fate = 'quarantined')"
         )
     ).all()
-    return {(row.customer_number, row.invoice_number) for row in rows}
+    return {(row[0], row[1]) for row in rows}
 
 
 def _resolve(connection: Connection, row_ids: Sequence[int], state: str, run_id: int) -> None:
@@ -418,8 +422,11 @@ def _rewrite(
     ]
     if changed:
         key = "s.invoice_number" if work.file.staging == "landing.staged_items" else "null"
+        customer = "null" if work.file.staging == _PRODUCTS else "s.customer_number"
         connection.execute(
-            text(_REWRITE.format(staging=work.file.staging, key=key)).bindparams(bindparam("rows", type_=JSONB)),
+            text(_REWRITE.format(staging=work.file.staging, key=key, customer=customer)).bindparams(
+                bindparam("rows", type_=JSONB)
+            ),
             {"rows": changed, "feed_file_id": work.file.feed_file_id},
         )
 
@@ -431,7 +438,7 @@ def _said(reasons: Iterable[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
 _REWRITE = """
 update landing.quarantined_rows q
 set cells = r.cells, staged = to_jsonb(s), reasons = r.reasons, awaits_customer = r.awaits_customer,
-    customer_number = case when r.awaits_customer then s.customer_number else q.customer_number end,
+    customer_number = case when r.awaits_customer then {customer} else q.customer_number end,
     item_key = case when r.awaits_customer then {key} else q.item_key end
 from jsonb_to_recordset(:rows) as r(row_number integer, cells jsonb, reasons jsonb, awaits_customer boolean)
 join {staging} s using (row_number)

@@ -10,6 +10,7 @@ import pytest
 
 from configs.settings import Settings
 from tests.catalogues import DAY, catalog_contract, delta, full, prices, product, products, state
+from tests.corrections import correct, held, reject
 from tests.ledgers import Books, write_csv
 
 WEEK = timedelta(weeks=1)
@@ -195,3 +196,31 @@ def test_warnings_keep_the_row_and_errors_set_it_aside(books: Books, tmp_path: P
     assert [row["part_number"] for row in ladder] == ["A", "B"]
     shown = books.read("select part_number, gtin_is_right, stock from report.catalog order by 1")
     assert [tuple(row.values()) for row in shown] == [("A", True, 1), ("B", False, -2)]
+
+
+def test_corrected_rows_come_in_beneath_newer_files_and_rejected_ones_were_never_listed(
+    books: Books, tmp_path: Path
+) -> None:
+    """A corrected price holds up to the newer file's; a product whose row is given up is gone since that list."""
+    a, b, c = (product(part, customer_price="10", stock="") for part in ("A", "B", "C"))
+    full(books, tmp_path, [a, b, c])
+    full(books, tmp_path, [a | {"customer_price": "dear"}, b | {"stock": "many"}, c], DAY + WEEK)
+    full(books, tmp_path, [a | {"customer_price": "14"}, b | {"stock": "lots"}, c], DAY + 2 * WEEK)
+    waiting = {(row.as_of, row.row_number): row for row in held(books)}
+    still = correct(books, waiting[DAY + WEEK, 2], customer_price="very dear")
+    assert (still.taken_in, len(still.still_wrong)) == (0, 1)
+    done = correct(books, held(books)[0], customer_price="12")
+    assert (done.taken_in, done.still_wrong) == (1, ())
+    assert [row[5:] for row in prices(books) if row[0] == "A"] == [
+        (DAY, DAY + WEEK, Decimal(10)),
+        (DAY + WEEK, DAY + 2 * WEEK, Decimal(12)),
+        (DAY + 2 * WEEK, None, Decimal(14)),
+    ]
+    assert products(books)["B"]["discontinued_on"] is None
+    reject(books, waiting[DAY + 2 * WEEK, 3], "it is no longer made")
+    assert products(books)["B"]["discontinued_on"] == DAY + 2 * WEEK
+    counts = books.read(
+        "select bool_and(rows_read = inserted + updated + unchanged + quarantined + superseded) as whole"
+        " from landing.feed_files"
+    )
+    assert counts == [{"whole": True}]
