@@ -38,7 +38,8 @@ def up(
     ] = False,
 ) -> None:
     """Start everything on this machine and keep it standing: database, Prefect's server, deployments with their
-    schedules, a worker, the inbox's watcher. Ctrl-C, or `kontor down` from elsewhere, stops it; data stay.
+    schedules, a worker, the inbox's watcher, the receiver of WAL. Ctrl-C, or `kontor down` from elsewhere, stops it;
+    data stay.
     """
     settings = settings_in_force()
     if detach:
