@@ -3,7 +3,7 @@
 Does:            plans what every retention rule lets go of; with --live carries the newest plan out.
 Reads:           rules of retention, legal holds, and every table that the rules speak of.
 Writes:          plans; the erasure ledger outside the database; with --live deletes and blanks rows and their history.
-Outside effects: with --live, old outputs under KONTOR_HOME go as well. Nobody is written to.
+Outside effects: none; files under KONTOR_HOME are left to `kontor erase`. Nobody is written to.
 A second run:    a plan is applied once; one that was killed goes on where it was; nothing held is ever touched.
 Runbook:         docs/runbooks/retention_purge.md
 """
