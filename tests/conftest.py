@@ -69,6 +69,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         folder = item.path.relative_to(PROJECT_ROOT / "tests").parts[0]
         if folder in FOLDERS:
             item.add_marker(folder)
+    if CAMPAIGN_FACTOR == 1:
+        for item in items:
+            if item.get_closest_marker("campaign") is not None:
+                item.add_marker(pytest.mark.skip(reason="a long one: `make campaign` runs it"))
     items.sort(key=lambda item: order.get(item.path, len(order)))
 
 

@@ -224,6 +224,7 @@ def test_finances_report_in_every_form(home: Path, tmp_path: Path) -> None:
         assert look(home, "report", "finance", *more).returncode == 2
 
 
+@pytest.mark.campaign
 def test_the_finance_report_runs_as_a_flow(home: Path) -> None:
     """Run without --live it writes three files below the home, stands in the ledger as a trial, and mails nobody."""
     done = kontor(home, "run", "finance-report", "--as-of", LAST)
@@ -404,6 +405,7 @@ def test_a_refused_file_ends_with_4_and_a_dry_run_keeps_nothing(home: Path, tmp_
     assert not {wrong.name, new.name} & names
 
 
+@pytest.mark.campaign
 def test_prefects_log_is_in_a_file_and_on_the_terminal_only_with_verbose(home: Path) -> None:
     """With --verbose the log is there; the file has it always; the result on stdout is the same."""
     loud = kontor(home, "run", "payment-sync", "--verbose")
@@ -575,6 +577,7 @@ def test_looking_loads_neither_prefect_nor_pandas(home: Path, command: list[str]
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.campaign
 def test_a_second_demo_begins_anew(home: Path) -> None:
     """Run again, the demo finds its home as its own and takes the first file as new; Ctrl-C there ends it with 130."""
     again = subprocess.Popen(

@@ -139,6 +139,7 @@ def test_a_report_never_sees_half_a_file(empty_stage: Stage) -> None:
     assert len(moments) > 3  # it was looked at while files were coming in, not before and after
 
 
+@pytest.mark.campaign
 def test_an_upgrade_under_a_running_flow_disturbs_neither(empty_stage: Stage, expected: State) -> None:
     """`kontor db upgrade` makes the views anew while payment_sync takes files in; both end well."""
     stage = empty_stage
@@ -194,6 +195,7 @@ def test_a_file_from_a_clock_that_is_ahead_is_taken_too(tmp_path: Path) -> None:
     assert settled_files([file], pause=lambda _: None) == [file]
 
 
+@pytest.mark.campaign
 def test_a_file_that_grows_in_the_inbox_is_taken_when_it_is_whole(empty_stage: Stage, tmp_path: Path) -> None:
     """A run that meets a sender at work leaves the file alone and ends well; the next one takes every row."""
     stage = empty_stage
@@ -294,6 +296,7 @@ def tiny_disk(folder: Path, kilobytes: int) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
+@pytest.mark.campaign
 def test_a_full_archive_is_told_in_words_and_made_up_for(empty_stage: Stage, expected: State) -> None:
     """What was taken in stays in the inbox until there is room for it; no half copy is left."""
     stage = empty_stage

@@ -80,7 +80,9 @@ def undisturbed(stage: Stage, seed: int) -> Undisturbed:
         assert unsettled(stage.settings) == HEALED
         assert faults(stage.settings, delivery) == []
         state = Books(stage.settings).state()
-        assert all(state.values()), {name: len(rows) for name, rows in state.items()}
+        # No delivery sends a ledger twice for one day, so there is no earlier word of one to keep.
+        found = {name: len(rows) for name, rows in state.items() if name != "earlier_ledgers"}
+        assert all(found.values()), found
         _UNDISTURBED[number] = Undisturbed(delivery, state, seconds)
         stage.clear()
     return _UNDISTURBED[number]
@@ -208,6 +210,7 @@ def fresh_home() -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("seed", PREPARE_SEEDS)
+@pytest.mark.campaign
 def test_a_set_up_killed_at_any_instant_is_finished_by_the_next(stage: Stage, fresh_home: Path, seed: int) -> None:
     """Server, roles, databases, schema: `kontor db upgrade` in a fresh home, killed three times, then left to end."""
     chance, toll = random.Random(f"set-up {seed}"), Toll(seed)

@@ -101,6 +101,7 @@ def test_two_starts_at_once_make_one_server(place: Place) -> None:
     assert find_prefect(place.home) is None
 
 
+@pytest.mark.campaign
 def test_killed_and_impatient_starters_leave_a_server_that_the_next_one_takes(lasting: Place) -> None:
     """A start killed half way goes on by itself, one that runs out of time says so, and both lose nothing.
 
@@ -116,6 +117,7 @@ def test_killed_and_impatient_starters_leave_a_server_that_the_next_one_takes(la
     assert lasting.start().pid == int((lasting.home / "prefect" / "server.pid").read_text())
 
 
+@pytest.mark.campaign
 def test_killed_and_frozen_servers_are_replaced_on_the_same_port(lasting: Place) -> None:
     """After kill -9 nothing is found and a start makes a new server; a frozen one is found out and replaced.
 
@@ -174,6 +176,7 @@ def test_torn_records_are_no_server(place: Place, torn: str) -> None:
     assert stop_prefect(place.home) is False
 
 
+@pytest.mark.campaign
 def test_taken_port_is_given_up(place: Place) -> None:
     """When somebody else listens on the remembered port, the server takes another and remembers that."""
     folder = place.home / "prefect"
