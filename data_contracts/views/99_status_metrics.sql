@@ -24,7 +24,7 @@ where q.state = 'open' group by f.contract
 union all
 select 'kontor_open_amount', 'gauge', 'Money that is open, by currency.',
        jsonb_build_object('currency', i.currency), sum(i.open_amount)::double precision
-from crm.open_items_at(ops.business_today()) i group by i.currency
+from report.open_invoices i group by i.currency
 union all
 select 'kontor_outbox_mails', 'gauge', 'Mails to customers, by state.',
        jsonb_build_object('state', s.state), count(r.reminder_id)::double precision

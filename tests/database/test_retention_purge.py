@@ -42,6 +42,8 @@ def _hold(office: Office, subject: str) -> int:
 
 def test_a_year_of_ledgers_goes_step_by_step(office: Office, real_data: Path) -> None:
     """Contacts go three years after the last invoice, invoices after ten years, organisations when they are alone."""
+    # History outlives the emptying of the other tables: what earlier tests left is not looked at.
+    before = office.read("select coalesce(max(entry_id), 0) as n from history.change_log")[0]["n"]
     office.weekly_year(real_data, last=3)
     contacts, customers, invoices = (office.count(f"crm.{name}") for name in ("contacts", "organizations", "invoices"))
     assert (contacts, customers) == (206, 100)
@@ -72,6 +74,8 @@ def test_a_year_of_ledgers_goes_step_by_step(office: Office, real_data: Path) ->
     named = office.read(
         "select count(*) as n from history.changes h join ops.run_ledger l using (run_id)"
         " where table_name = 'contacts' and not erased and (old_value like '%@%' or new_value like '%@%')"
+        " and entry_id > :before",
+        before=before,
     )
     assert named == [{"n": 0}]
     erased = {s.external_id for line in office.ledger.in_force() for s in line.subjects}

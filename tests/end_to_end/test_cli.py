@@ -415,6 +415,7 @@ def test_prefects_log_is_in_a_file_and_on_the_terminal_only_with_verbose(home: P
     assert (home / "logs" / "kontor.log").read_text("utf-8").count("run_opened") > 15
 
 
+@pytest.mark.campaign
 def test_a_flow_that_runs_already_ends_with_3(home: Path) -> None:
     """While another run holds the flow's lock the command is refused, says so, and changes nothing."""
     with engine_for(Settings(home=home)).connect() as holder:
@@ -506,6 +507,7 @@ def test_psql_works_as_a_role_that_owns_nothing(home: Path) -> None:
     assert "permission denied" in shell.stderr
 
 
+@pytest.mark.campaign
 def test_an_interrupt_ends_quietly_with_130(home: Path) -> None:
     """Ctrl-C in the middle of a run leaves neither a traceback nor a run that stands as running."""
     engine = engine_for(Settings(home=home))

@@ -101,6 +101,7 @@ def test_a_workbook_goes_out_and_comes_back_until_everything_is_settled(taken_in
     assert [row["invoice_number"] for row in listed(home, "report", "open-invoices")] == ["A", "B"]
 
 
+@pytest.mark.campaign
 def test_a_row_is_given_up_with_a_reason_and_the_totals_say_so(taken_in: Path) -> None:
     """Without a reason nothing happens; with one the row is rejected, and the run stands in the ledger as done."""
     home = taken_in

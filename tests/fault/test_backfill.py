@@ -116,6 +116,7 @@ def test_a_killed_driver_is_gone_on_with(stage: Stage, books: Books, source: Pat
     print(f"backfill seed {seed}: {kills} kills")
 
 
+@pytest.mark.campaign
 def test_two_backfills_of_the_same_days_are_refused_and_a_paused_one_waits(
     stage: Stage, books: Books, source: Path
 ) -> None:
@@ -140,6 +141,7 @@ def test_two_backfills_of_the_same_days_are_refused_and_a_paused_one_waits(
     assert _windows(books) == [(n, "done") for n in range(1, WEEKS + 1)]
 
 
+@pytest.mark.campaign
 def test_a_window_that_fails_stops_no_other_and_is_tried_again(
     stage: Stage, books: Books, source: Path, tmp_path: Path
 ) -> None:

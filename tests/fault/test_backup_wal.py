@@ -25,6 +25,7 @@ from tasks.backups.engine import Wanted
 from tasks.backups.operating import carry_out, foresee
 from tasks.backups.programs import Session, ask, connect, scalar
 from tasks.backups.restoring import restore
+from tasks.backups.targets import WAL
 from tasks.local_stack import find_postgres, remove_postgres
 from tests.backup_site import Site, fill, site_at
 from tests.conftest import CAMPAIGN_FACTOR, hurry
@@ -118,7 +119,8 @@ def test_no_acknowledged_commit_is_lost_and_every_instant_can_be_gone_back_to(
     receiver.wait(20)
     shutil.rmtree(wal.wal_folder(site.settings), ignore_errors=True)
     aside.rename(wal.wal_folder(site.settings))
-    assert wal.ship(site.engine, datetime.now(UTC)) >= 1
+    wal.ship(site.engine, datetime.now(UTC))  # the receiver may have shipped some of it by itself
+    assert list(site.engine.target.names(WAL))
     shutil.rmtree(wal.wal_folder(site.settings))
     elsewhere = home / "elsewhere"
     for _ in range(CAMPAIGN_FACTOR):

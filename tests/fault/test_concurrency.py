@@ -334,6 +334,7 @@ def invoices_on_a_tiny_disk(settings: Settings, folder: Path) -> Iterator[Path]:
                 connection.execute("drop tablespace tiny")
 
 
+@pytest.mark.campaign
 def test_a_full_disk_of_the_database_is_told_in_words_and_made_up_for(empty_stage: Stage, expected: State) -> None:
     """The file that found no room leaves nothing, those before it are whole, and with room the next run goes on."""
     stage = empty_stage

@@ -31,7 +31,7 @@ from tests.stage import Stage
 
 pytestmark = pytest.mark.xdist_group("faults")
 
-RUN_SEEDS = range(2 * CAMPAIGN_FACTOR)
+RUN_SEEDS = range(1 * CAMPAIGN_FACTOR)
 PREFECT_SEEDS = range(1 + CAMPAIGN_FACTOR // 20)
 SERVER_SEEDS = range(1 * CAMPAIGN_FACTOR)
 PREPARE_SEEDS = range(1 + CAMPAIGN_FACTOR // 4)

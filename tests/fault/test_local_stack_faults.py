@@ -165,6 +165,7 @@ answer("written")
     assert someone.ask(COUNT, home) == 1000
 
 
+@pytest.mark.campaign
 def test_a_slow_start_tells_how_long_it_has_taken(someone: Person) -> None:
     """While a server is there but does not answer yet, lines with the seconds so far and the limit are given."""
     home = someone.homes / "home"
