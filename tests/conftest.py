@@ -17,6 +17,7 @@ from sqlalchemy import text
 from configs.settings import PROJECT_ROOT, Settings
 from tasks import database
 from tasks.database import prefect_database_url
+from tasks.erasures.ledger_file import ledger_of
 from tasks.local_stack import find_postgres, remove_postgres
 from tasks.prefect_server import prefect_environment, start_prefect, stop_prefect
 from tests.janitor import employ
@@ -143,9 +144,10 @@ def empty_stage(stage: Stage) -> Stage:
 
 @pytest.fixture
 def kontor_settings(prepared: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """Settings of an empty database; the environment points to it too."""
+    """Settings of an empty database; the environment points to it too. Who was erased in another test is forgotten."""
     monkeypatch.setenv("KONTOR_HOME", str(prepared.home))
     empty_database(prepared)
+    ledger_of(prepared.home).path.unlink(missing_ok=True)
     for folder in ("inbox", "archive"):
         shutil.rmtree(prepared.home / folder, ignore_errors=True)
     return prepared

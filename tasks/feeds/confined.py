@@ -176,7 +176,8 @@ _LOCK = threading.Lock()
 def _ask(question: int, answer: int, limits: Limits) -> _End:
     """Return the child's end. A host found dead is replaced once; reading has no effects, so it may be repeated."""
     for attempt in (1, 2):
-        host = _borrow()
+        # What killed one idle host may have killed them all: the second attempt takes none that was there before.
+        host = _borrow() if attempt == 1 else _Host()
         try:
             end = host.ask(question, answer, limits.seconds)
         except _HostGone as gone:

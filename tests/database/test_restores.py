@@ -33,15 +33,14 @@ from unnest(array['planned', 'approved', 'deferred', 'sending', 'sent', 'cancell
 
 
 @pytest.fixture
-def site(kontor_settings: Settings, tmp_path: Path) -> Iterator[Site]:
+def site(kontor_settings: Settings, tmp_path: Path) -> Site:
     """A database of 20 customers with mails in every state, and an empty target."""
     fill(kontor_settings, 20)
     made = site_at(kontor_settings, tmp_path / "target", tmp_path / "keys")
     with connect(made.server) as connection:
         ask(connection, "set session_replication_role = replica")  # mails without their decisions
         ask(connection, _REMINDERS)
-    yield made
-    ledger_of(kontor_settings.home).path.unlink(missing_ok=True)
+    return made
 
 
 @pytest.fixture
