@@ -55,9 +55,11 @@ class _Work:
 
     @property
     def manifest(self) -> Manifest:
+        """The backup that is checked; what it builds on stands before it in ``chain``."""
         return self.chain[-1]
 
     def note(self, finding: Finding) -> None:
+        """Add a finding to the verdict and tell it."""
         self.progress(f"{finding.name}: {'right' if finding.passed else 'WRONG'} ({finding.said})")
         self.findings.append(finding)
 
@@ -168,6 +170,7 @@ def _restored(work: _Work) -> Scratch:
     begun = time.monotonic()
 
     def look(folder: Path) -> None:
+        """What can be seen of the laid-out folder before any server has touched it."""
         work.note(inspection.files(programs_folder(), folder))
         _plant_in_folder(work, folder)
 

@@ -63,6 +63,7 @@ def classify(backups: Sequence[Held], rule: Keep, holds: Sequence[datetime], now
     reasons: dict[str, list[str]] = {}
 
     def keep(held: Held | None, why: str) -> None:
+        """Let a backup stay for one more reason; nothing happens where there is none to keep."""
         if held is not None and why not in reasons.setdefault(held.label, []):
             reasons[held.label].append(why)
 

@@ -26,6 +26,7 @@ class Fault:
 
 def _run(*statements: str) -> Callable[[Scratch], None]:
     def plant(scratch: Scratch) -> None:
+        """Run the statements in the copy, one transaction each."""
         with connect(scratch.server) as connection:
             # As a fault would: past triggers and foreign keys.
             ask(connection, "set session_replication_role = replica")

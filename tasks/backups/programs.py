@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,23 +46,31 @@ def must(ended: Ended, what: str) -> None:
 
 @contextmanager
 def output_of(command: Sequence[str], what: str) -> Iterator[IO[bytes]]:
-    """A program's output as a stream for a ``with`` block; leaving the block early ends the program.
+    """A program's output as a stream for a ``with`` block; leaving the block before its end ends the program.
+
+    What it says goes to a file meanwhile: a pipe that nobody reads would stop it after 64 KB.
 
     Raises:
-        DependencyDown: the program ended with an error, after the block.
+        DependencyDown: all of its output was read, and then it ended with an error.
     """
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, env=ENVIRONMENT
-    ) as process:
-        if process.stdout is None or process.stderr is None:
+    with (
+        tempfile.TemporaryFile() as words,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=words, stdin=subprocess.DEVNULL, env=ENVIRONMENT
+        ) as process,
+    ):
+        if process.stdout is None:
             raise DependencyDown(f"{what}: no pipe")
         try:
             yield process.stdout
+            left_early = bool(process.stdout.read(1))
         except BaseException:
             process.kill()
             raise
-        said = process.stderr.read()
-    must(Ended(process.returncode, tail(said)), what)
+        if left_early:
+            process.kill()  # it would wait for ever for somebody who reads on
+            return
+        must(Ended(process.wait(), tail(_all_of(words))), what)
 
 
 @contextmanager
@@ -71,10 +80,13 @@ def input_of(command: Sequence[str], what: str) -> Iterator[IO[bytes]]:
     Raises:
         BadInput: the program did not like what it read.
     """
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=ENVIRONMENT
-    ) as process:
-        if process.stdin is None or process.stderr is None:
+    with (
+        tempfile.TemporaryFile() as words,
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=words, env=ENVIRONMENT
+        ) as process,
+    ):
+        if process.stdin is None:
             raise DependencyDown(f"{what}: no pipe")
         try:
             yield process.stdin
@@ -82,9 +94,13 @@ def input_of(command: Sequence[str], what: str) -> Iterator[IO[bytes]]:
         except BaseException:
             process.kill()
             raise
-        said = process.stderr.read()
-    if process.returncode != 0:
-        raise BadInput(f"{what} (code {process.returncode}): {tail(said)}", hint="Try another backup.")
+        if process.wait() != 0:
+            raise BadInput(f"{what} (code {process.returncode}): {tail(_all_of(words))}", hint="Try another backup.")
+
+
+def _all_of(file: IO[bytes]) -> bytes:
+    file.seek(0)
+    return file.read()
 
 
 def tail(output: bytes) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
+import psycopg
 from sqlalchemy import Connection, text
 from sqlalchemy import Engine as Database
+from sqlalchemy.exc import SQLAlchemyError
 
 from configs.settings import Settings
 from tasks.backups import keys, store
@@ -20,7 +22,7 @@ from tasks.backups.manifest import FULL, INCREMENTAL, Manifest, Verdict, label_f
 from tasks.backups.pruning import clear_leftovers, delete_backups, plan_prune
 from tasks.backups.targets import open_target
 from tasks.backups.wal import forget_wal, segment_of
-from tasks.errors import Locked, Refused, UsageError
+from tasks.errors import KontorError, Locked, Refused, UsageError
 
 Progress = Callable[[str], None]
 
@@ -83,17 +85,22 @@ def choose(engine: CoreEngine, catalogue: Catalogue, policy: store.Policy, wante
 
 
 def take(database: Database, engine: CoreEngine, choice: Choice, run_id: int, now: datetime) -> Manifest:
-    """Make the backup and return its manifest; the mirror says that it is under way, and what became of it."""
+    """Make the backup and return its manifest; the mirror says that it is under way, and what became of it.
+
+    Raises what the engine raises, also where database or target cannot be told any more: a kill looks the same to the
+    next run, which notes the backup as abandoned and takes its files away.
+    """
     label = label_for(now, choice.kind)
     base = choice.base.label if choice.base is not None else None
     with database.begin() as connection:
         store.open_backup(connection, label, choice.kind, base, engine.name, run_id)
     try:
         manifest = engine.take(now, choice.kind, choice.base)
-    except BaseException as error:
-        with database.begin() as connection:
+    except (KontorError, psycopg.Error, OSError) as error:
+        with suppress(SQLAlchemyError), database.begin() as connection:
             store.fail_backup(connection, label, type(error).__name__)
-        engine.target.remove_folder(label)
+        with suppress(KontorError):
+            engine.target.remove_folder(label)
         raise
     mirror(database, engine, run_id, now)
     return manifest

@@ -68,12 +68,14 @@ class _Counted:
         self.size = 0
 
     def write(self, content: bytes) -> int:
+        """Take the bytes and return how many; they go on once there are enough."""
         self._held += content
         if len(self._held) >= _PIECE:
             self.flush()
         return len(content)
 
     def flush(self) -> None:
+        """Let what is held go on; an error of the disk is kept in ``failed`` too."""
         if self._held:
             piece = bytes(self._held)
             self._held.clear()
@@ -87,6 +89,7 @@ class _Counted:
 
     @property
     def sha256(self) -> str:
+        """The digest of what has gone on so far."""
         return self._digest.hexdigest()
 
 
@@ -98,6 +101,7 @@ class _Counter:
         self.size = 0
 
     def read(self, size: int = -1) -> bytes:
+        """Return up to ``size`` bytes."""
         content = self._source.read(size)
         self.size += len(content)
         if self._watcher is not None:
@@ -157,12 +161,14 @@ class _Flat:
         self.failed: OSError | None = None
 
     def write(self, content: bytes) -> int:
+        """Take the bytes and return how many; they go on once there are enough."""
         self._held += content
         if len(self._held) >= _PIECE:
             self.flush()
         return len(content)
 
     def flush(self) -> None:
+        """Let what is held go on; an error of the disk is kept in ``failed`` too."""
         try:
             if self._held:
                 self._sink.write(bytes(self._held))

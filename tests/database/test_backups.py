@@ -14,17 +14,19 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+import psycopg
 import pytest
-from sqlalchemy import text
+from sqlalchemy import create_engine, event, text
+from sqlalchemy.pool import NullPool
 
 from configs.settings import PROJECT_ROOT, Settings
 from tasks.backups.catalogue import Catalogue
 from tasks.backups.checking import check_backup, clear
 from tasks.backups.engine import Wanted
 from tasks.backups.operating import carry_out, foresee
-from tasks.backups.runs import choose
+from tasks.backups.runs import Choice, choose, take, tidy
 from tasks.backups.store import open_backup, read_policy, reconcile
-from tasks.database import FLOWS, OWNER, engine_for
+from tasks.database import FLOWS, OWNER, database_url, engine_for
 from tasks.errors import DependencyDown, Refused
 from tasks.local_stack import LocalPostgres, find_postgres
 from tasks.watch.store import unproven_backups
@@ -107,6 +109,28 @@ def test_what_the_target_holds_is_mirrored_and_what_is_gone_is_told(site: Site) 
     with engine.begin() as connection:
         assert reconcile(connection, site.catalogue, run_id, site.now)["lost"] == 1
     assert _mirrored(site)[manifest.label] == ("missing", False)
+
+
+def test_what_went_wrong_is_told_where_the_database_is_away_too(site: Site) -> None:
+    """The target is away and then the database as well: the first error is raised, and the next run tidies."""
+    Path(site.engine.target.root).rmdir()
+    Path(site.engine.target.root).write_text("in the way")
+    database = create_engine(database_url(site.settings, FLOWS), poolclass=NullPool)
+    with database.begin() as connection:
+        run_id = int(connection.scalar(text("select min(run_id) from ops.run_ledger")) or 0)
+    connections = iter(["the one that opens the entry"])
+
+    @event.listens_for(database, "do_connect")
+    def _only_once(*_: object) -> None:
+        if next(connections, None) is None:
+            raise psycopg.OperationalError("the server is away")
+
+    with pytest.raises(DependencyDown, match="cannot be written"):
+        take(database, site.engine, Choice("full", None, "asked for"), run_id, site.now)
+    assert set(_mirrored(site).values()) == {("running", False)}
+    Path(site.engine.target.root).unlink()
+    tidy(engine_for(site.settings, FLOWS), site.engine, site.catalogue, run_id, site.now)
+    assert set(_mirrored(site).values()) == {("abandoned", False)}
 
 
 def test_full_or_incremental_follows_from_the_rule_and_from_what_there_is(site: Site) -> None:
