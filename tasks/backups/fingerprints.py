@@ -1,8 +1,10 @@
 """What a database holds, as one line per table: how many rows, and a digest that their order does not change.
 
 Two databases of the same major version with equal fingerprints hold equal rows: the digest is the sum over all rows of
-a 64-bit hash of the row's text, in a zone and a date style that are fixed here. Taken at one point in time, with no
-writer under way, so that a restored database can be compared with it exactly.
+a 64-bit hash. ``h``: PostgreSQL's own hash of the row, by which equal values are equal (1.0 and 1.00 too), in half the
+time of the other. ``t``: a hash of the row's text, in a zone and a date style that are fixed here, for a table with a
+column of a type that cannot be hashed, such as json. Taken at one point in time, with no writer under way, so that a
+restored database can be compared with it exactly.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from psycopg import sql
 from tasks.backups.definitions import DEFINITIONS
 from tasks.backups.manifest import TablePrint
 from tasks.backups.programs import Session, ask, connect, scalar
-from tasks.errors import Refused
+from tasks.errors import BadInput, Refused
 from tasks.local_stack import LocalPostgres
 
 DATABASES = ("kontor", "prefect")
@@ -30,6 +32,7 @@ from pg_class c join pg_namespace n on n.oid = c.relnamespace
 where c.relkind = 'r' and c.relpersistence = 'p' and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
 order by 1, 2
 """
+_HASHES = {"h": "hash_record_extended(t, 0)", "t": "hashtextextended(t::text, 0)"}
 _FIXED = (
     "set timezone = 'UTC'",
     "set datestyle = 'ISO, MDY'",
@@ -59,11 +62,18 @@ def print_tables(connection: Session, database: str) -> list[TablePrint]:
 
 
 def _print(connection: Session, database: str, schema: str, name: str) -> TablePrint:
-    statement = sql.SQL(
-        "select count(*), coalesce(sum(hashtextextended(t::text, 0)::numeric), 0)::text from {} t"
-    ).format(sql.Identifier(schema, name))
-    [(rows, digest)] = ask(connection, statement)
-    return TablePrint(database, f"{schema}.{name}", rows, digest)
+    for way, hashed in _HASHES.items():
+        # A sum of bigint is a numeric: it cannot overflow.
+        statement = sql.SQL("select count(*), coalesce(sum({}), 0)::text from {} t").format(
+            sql.SQL(hashed), sql.Identifier(schema, name)
+        )
+        try:
+            with connection.transaction():  # a savepoint in the transaction that there is
+                [(rows, digest)] = ask(connection, statement)
+        except psycopg.errors.UndefinedFunction:
+            continue
+        return TablePrint(database, f"{schema}.{name}", rows, f"{way}:{digest}")
+    raise BadInput(f"{schema}.{name} has a column that has neither hash nor text.", hint="Report this.")
 
 
 def mark_point(server: LocalPostgres, name: str, *, patience_seconds: float = 60.0) -> Point:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg import sql
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.pool import NullPool
 
@@ -23,7 +24,9 @@ from configs.settings import PROJECT_ROOT, Settings
 from tasks.backups.catalogue import Catalogue
 from tasks.backups.checking import check_backup, clear
 from tasks.backups.engine import Wanted
+from tasks.backups.fingerprints import print_tables
 from tasks.backups.operating import carry_out, foresee
+from tasks.backups.programs import Session, ask, connect
 from tasks.backups.runs import Choice, choose, take, tidy
 from tasks.backups.store import open_backup, read_policy, reconcile
 from tasks.database import FLOWS, OWNER, database_url, engine_for
@@ -131,6 +134,32 @@ def test_what_went_wrong_is_told_where_the_database_is_away_too(site: Site) -> N
     Path(site.engine.target.root).unlink()
     tidy(engine_for(site.settings, FLOWS), site.engine, site.catalogue, run_id, site.now)
     assert set(_mirrored(site).values()) == {("abandoned", False)}
+
+
+def test_a_fingerprint_sees_every_change_and_no_order(kontor_settings: Settings) -> None:
+    """Also of a table whose rows cannot be hashed as such; the same rows in another order are the same table."""
+
+    def prints(connection: Session) -> list[str]:
+        return [line.digest for line in print_tables(connection, "kontor") if line.table.startswith("ops.seen_")]
+
+    server = find_postgres(kontor_settings.home)
+    assert server is not None
+    with connect(server) as connection, connection.transaction(force_rollback=True):
+        ask(connection, "create table ops.seen_hashed (place bigint, name text, amount numeric)")
+        ask(connection, "create table ops.seen_text (place bigint, name json)")
+        for place in (1, 2):
+            ask(connection, "insert into ops.seen_hashed values (%s, 'one', 1.5)", place)
+            ask(connection, "insert into ops.seen_text values (%s, '{}')", place)
+        first = prints(connection)
+        assert [digest[:2] for digest in first] == ["h:", "t:"]
+        for table in ("ops.seen_hashed", "ops.seen_text"):
+            ask(connection, sql.SQL("update {} set place = 3 - place").format(sql.Identifier(*table.split("."))))
+        assert prints(connection)[1] == first[1]
+        assert prints(connection)[0] == first[0]
+        ask(connection, "update ops.seen_hashed set amount = 1.6 where place = 1")
+        ask(connection, "update ops.seen_text set name = '{ }' where place = 1")
+        changed = prints(connection)
+    assert [one != other for one, other in zip(first, changed, strict=True)] == [True, True]
 
 
 def test_full_or_incremental_follows_from_the_rule_and_from_what_there_is(site: Site) -> None:
