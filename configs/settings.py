@@ -81,6 +81,16 @@ class Settings(BaseSettings):
     bounces: Path | None = Field(
         default=None, description="Maildir into which returned mails are delivered; default KONTOR_HOME/bounces."
     )
+    bounces_url: SecretStr | None = Field(
+        default=None,
+        description="Mailbox of returned mails by IMAP: imaps://user:password@host:993/FOLDER, or imap:// (STARTTLS).",
+    )
+    bounces_password_file: Path | None = Field(
+        default=None, description="File with that mailbox's password, readable by its owner alone."
+    )
+    bounces_ca_file: Path | None = Field(
+        default=None, description="Certificates (PEM) to trust for that mailbox's server; default the system's."
+    )
     dkim_key_file: Path | None = Field(
         default=None, description="Private key (PEM, readable by its owner alone) that signs mails; none: unsigned."
     )
@@ -108,7 +118,9 @@ class Settings(BaseSettings):
         default=4096, ge=64, description="How much WAL the server may keep for a receiver that is away, in MB."
     )
 
-    @field_validator("home", "inbox", "bounces", "smtp_ca_file", "dkim_key_file")
+    @field_validator(
+        "home", "inbox", "bounces", "bounces_password_file", "bounces_ca_file", "smtp_ca_file", "dkim_key_file"
+    )
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return value.expanduser().resolve() if value is not None else None

@@ -174,3 +174,16 @@ suppressions = Table(
     Index(None, "email"),
     schema="outbox",
 )
+
+# How far each mailbox of returned mail was read; its name is a fingerprint of server, user and folder.
+bounce_mailboxes = Table(
+    "bounce_mailboxes",
+    metadata,
+    Column("mailbox", Text, primary_key=True),
+    Column("uid_validity", BigInteger, nullable=False),
+    Column("last_uid", BigInteger, nullable=False),
+    Column("read_at", DateTime(timezone=True), nullable=False),
+    CheckConstraint("mailbox ~ '^[0-9a-f]{64}$'", name="mailbox"),
+    CheckConstraint("last_uid >= 1", name="last_uid"),
+    schema="outbox",
+)

@@ -102,19 +102,20 @@ def resolve(
 
 @reminders.command("bounces")
 def bounces() -> None:
-    """Take in returned messages from the maildir (KONTOR_BOUNCES, default KONTOR_HOME/bounces) and say what they were.
+    """Take in returned messages from the maildir and the mailbox of the settings, and say what they were.
 
     Every run of overdue_reminders does this first; `kontor report suppressions` shows the addresses given up.
     """
     from tasks.database import engine_for
-    from tasks.reminders.sending.bounce_store import take_in_bounces
+    from tasks.reminders.sending.bounce_store import take_in_returned
     from tasks.stack import ensure_database
 
     settings = settings_in_force()
     ensure_database(settings, say)
-    counts = take_in_bounces(engine_for(settings), settings.bounces_path, datetime.now(UTC))
+    counts = take_in_returned(engine_for(settings), settings, datetime.now(UTC))
     told = ", ".join(f"{kind} {count}" for kind, count in sorted(counts.items()))
-    out().print(f"Bounces in {settings.bounces_path}: {told or 'none'}.")
+    places = f"{settings.bounces_path}{' and the mailbox' if settings.bounces_url else ''}"
+    out().print(f"Bounces in {places}: {told or 'none'}.")
 
 
 def _tell(verb: str, wanted: Sequence[int], changed: Sequence[int]) -> None:

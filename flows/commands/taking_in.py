@@ -45,6 +45,9 @@ def run(
         bool | None,
         typer.Option("--dry-run/--live", help="Try without keeping anything, or do it. Default: as the flow says."),
     ] = None,
+    allow_past: Annotated[
+        bool, typer.Option("--allow-past", help="With --live: a run for a past day may send too.")
+    ] = False,
     param: Annotated[
         list[str] | None, typer.Option("--param", metavar="K=V", help="A parameter of the flow; may be repeated.")
     ] = None,
@@ -58,13 +61,28 @@ def run(
     """
     name = flow_named(flow)
     settings = settings_in_force()
-    given = {**({"as_of": [str(as_of)]} if as_of else {}), **texts_of_parameters(param or [])}
-    if dry_run is not None:
-        given["dry_run"] = [str(dry_run)]
+    given = _switches(as_of, dry_run, allow_past=allow_past) | texts_of_parameters(param or [])
     with flows_ready(settings, verbose=verbose):
         finished = [run_flow(settings, name, instructed(settings, name, given))]
     conclude(finished, form, dry_run=bool(dry_run))
     print_unclaimed(unclaimed_names(settings) if form is ListFormat.table and name in FLOW_OF_FEED.values() else [])
+
+
+def _switches(as_of: date | None, dry_run: bool | None, *, allow_past: bool) -> dict[str, list[str]]:
+    """What the options say, as texts of the flow's parameters.
+
+    Raises:
+        UsageError: ``--allow-past`` stands alone; what reaches customers of a past day takes two words.
+    """
+    from tasks.errors import UsageError
+
+    if allow_past and dry_run is not False:
+        raise UsageError(
+            "--allow-past sends nothing by itself; nothing was done.",
+            hint="Give --live too where mails of a past day are really to leave.",
+        )
+    said = {"as_of": as_of, "dry_run": dry_run, "allow_past": allow_past or None}
+    return {name: [str(value)] for name, value in said.items() if value is not None}
 
 
 def import_files(

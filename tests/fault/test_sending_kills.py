@@ -14,7 +14,7 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from datetime import datetime
+from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -43,13 +43,14 @@ _MOODS = [
 ]
 
 
-def working_country(stage: Stage) -> str:
-    """A country in which people work today, because nobody else is reminded."""
-    calendar, day = Calendar(), datetime.now(ZoneInfo(stage.settings.business_timezone)).date()
+def working_country(stage: Stage, *, days_ago: int = 0) -> str:
+    """A country in which people work today, or worked so many days ago, because nobody else is reminded."""
+    today = datetime.now(ZoneInfo(stage.settings.business_timezone)).date()
+    calendar, day = Calendar(), today - timedelta(days=days_ago)
     return next(code for code in ("BG", "SE", "SA", "BN", "IR", "NP", "IL") if calendar.is_working_day(code, day))
 
 
-def start(stage: Stage, server: FaultyServer) -> Child:
+def start(stage: Stage, server: FaultyServer, **parameters: object) -> Child:
     """Start a run that plans and sends, in a process of its own."""
     environment = {
         "KONTOR_MAIL_MODE": "live",
@@ -58,7 +59,8 @@ def start(stage: Stage, server: FaultyServer) -> Child:
         "KONTOR_SMTP_TIMEOUT_SECONDS": "5",
         "KONTOR_SMTP_ANSWER_TIMEOUT_SECONDS": "5",
     }
-    return stage.processes.start_flow("overdue_reminders", environment, dry_run=False, any_hour=True)
+    given = {"dry_run": False, "any_hour": True} | parameters
+    return stage.processes.start_flow("overdue_reminders", environment, **given)
 
 
 def settle_one(queue: Queue, chance: random.Random) -> tuple[str, datetime]:
@@ -151,3 +153,17 @@ def test_two_runs_at_once_are_one(empty_stage: Stage) -> None:
         assert (ended.code, second.code) == (0, 3), (ended.said, second.said)
         assert_true_to_the_server(queue, server, {}, "two runs")
         assert queue.states() == {"sent": 6}
+
+
+def test_a_run_for_a_past_day_sends_only_when_told_both_words(empty_stage: Stage) -> None:
+    """Live alone cancels what it planned for yesterday, allow_past alone keeps nothing; both together send."""
+    country = working_country(empty_stage, days_ago=1)
+    queue = make_customers(empty_stage.settings, 3, country=country)
+    past = {"as_of": str(queue.day - timedelta(days=1))}
+    with faulty_server() as server:
+        assert start(empty_stage, server, **past).wait().code == 0
+        assert (queue.states(), len(server.taken)) == ({"cancelled": 3}, 0)
+        assert start(empty_stage, server, **past, dry_run=True, allow_past=True).wait().code == 0
+        assert (queue.states(), len(server.taken)) == ({"cancelled": 3}, 0)
+        ended = start(empty_stage, server, **past, allow_past=True).wait()
+        assert (ended.code, queue.states(), len(server.taken)) == (0, {"cancelled": 3, "sent": 3}, 3), ended.said

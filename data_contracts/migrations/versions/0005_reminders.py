@@ -727,6 +727,17 @@ def _create_outbox() -> None:
         schema="outbox",
         postgresql_where=sa.text("released_at is null"),
     )
+    op.create_table(
+        "bounce_mailboxes",
+        sa.Column("mailbox", sa.Text(), nullable=False),
+        sa.Column("uid_validity", sa.BigInteger(), nullable=False),
+        sa.Column("last_uid", sa.BigInteger(), nullable=False),
+        sa.Column("read_at", sa.DateTime(timezone=True), nullable=False),
+        sa.CheckConstraint("mailbox ~ '^[0-9a-f]{64}$'", name=op.f("bounce_mailboxes_mailbox_check")),
+        sa.CheckConstraint("last_uid >= 1", name=op.f("bounce_mailboxes_last_uid_check")),
+        sa.PrimaryKeyConstraint("mailbox", name=op.f("bounce_mailboxes_pkey")),
+        schema="outbox",
+    )
 
 
 _REMINDER_RULES = (
@@ -763,6 +774,7 @@ _GRANTS = (
     f"grant update ({_MAY_CHANGE}) on outbox.reminders to kontor_flows",
     "grant update (open_amount, released_at, release_reason) on outbox.reminder_items to kontor_flows",
     "grant update on outbox.suppressions to kontor_flows",
+    "grant select, insert, update on outbox.bounce_mailboxes to kontor_flows",
     "grant select, update, delete on crm.payments, crm.allocations to kontor_retention",
     *(f"grant select, update, delete on ops.{name} to kontor_retention" for name in _DECIDED),
     *(f"grant select, update, delete on outbox.{name} to kontor_retention" for name in _OUTBOX),

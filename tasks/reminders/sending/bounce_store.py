@@ -1,24 +1,81 @@
 """Bounces into the database: which mail came back, and which address is written to no more.
 
 Bounces are read from a maildir, by default ``KONTOR_HOME/bounces``, into which the mail server or a program such as
-getmail delivers. A message is taken in within one transaction and then moved from ``new`` to ``cur``; a process killed
-between the two reads it again and finds it known.
+getmail delivers, and from a mailbox by IMAP where one is set. A message of the maildir is taken in within one
+transaction and then moved from ``new`` to ``cur``; how far a mailbox was read is written down together with what was
+read. Whatever is read a second time, after a kill or because a mailbox was made anew, is found to be known.
 """
 
 from __future__ import annotations
 
 import mailbox
 from collections import Counter
-from datetime import datetime
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, text
 
+from configs.settings import Settings
 from tasks.errors import DependencyDown
+from tasks.reminders.sending.bounce_mailbox import ReturnedMail, open_mailbox
 from tasks.reminders.sending.bounces import Bounce, parse_bounce
 from tasks.reminders.sending.outbox_store import give_up
 
 SOFT_BOUNCES_ENOUGH = 3
+_AT_A_TIME = 50
+_FIRST_LOOK_BACK = timedelta(days=30)  # servers give a message up after five days; no reminder is older than this
+
+
+def take_in_returned(engine: Engine, settings: Settings, now: datetime) -> Counter[str]:
+    """Take in what the maildir and, where one is set, the mailbox hold; counts as :func:`take_in_bounces`.
+
+    Raises:
+        DependencyDown, Refused, UsageError: one of them cannot be read; what was taken in before stays.
+    """
+    counts = take_in_bounces(engine, settings.bounces_path, now)
+    return counts + take_in_mailbox(engine, settings, now) if settings.bounces_url else counts
+
+
+def take_in_mailbox(engine: Engine, settings: Settings, now: datetime) -> Counter[str]:
+    """Take in every message of the mailbox that was not read yet; counts as :func:`take_in_bounces`.
+
+    A mailbox seen for the first time, or made anew by its server, is read from thirty days ago on.
+
+    Raises:
+        DependencyDown, Refused, UsageError: as :func:`tasks.reminders.sending.bounce_mailbox.open_mailbox`.
+    """
+    counts: Counter[str] = Counter()
+    with open_mailbox(settings) as box:
+        with engine.connect() as connection:
+            read = int(connection.scalar(text(_READ_SO_FAR), {"name": box.name, "validity": box.validity}) or 0)
+        new = box.newer_than(read, (now - _FIRST_LOOK_BACK).date())
+        for place in range(0, len(new), _AT_A_TIME):
+            counts += _take_in_some(engine, box, new[place : place + _AT_A_TIME], now)
+    return counts
+
+
+def _take_in_some(engine: Engine, box: ReturnedMail, uids: Sequence[int], now: datetime) -> Counter[str]:
+    """Read these messages, then write what they say and how far was read, in one transaction."""
+    counts: Counter[str] = Counter()
+    contents = [content for uid in uids if (content := box.content(uid)) is not None]
+    with engine.begin() as connection:
+        for content in contents:
+            bounce = parse_bounce(content)
+            counts["other" if bounce is None else apply_bounce(connection, bounce, now)] += 1
+        connection.execute(text(_READ_UP_TO), {"name": box.name, "validity": box.validity, "uid": uids[-1], "now": now})
+    return counts
+
+
+_READ_SO_FAR = "select last_uid from outbox.bounce_mailboxes where mailbox = :name and uid_validity = :validity"
+_READ_UP_TO = """
+insert into outbox.bounce_mailboxes as m (mailbox, uid_validity, last_uid, read_at)
+values (:name, :validity, :uid, :now)
+on conflict (mailbox) do update
+set uid_validity = excluded.uid_validity, read_at = excluded.read_at,
+    last_uid = case when m.uid_validity = excluded.uid_validity then greatest(m.last_uid, excluded.last_uid)
+                    else excluded.last_uid end
+"""
 
 
 def take_in_bounces(engine: Engine, folder: Path, now: datetime) -> Counter[str]:

@@ -9,7 +9,7 @@ from tasks.errors import PartlyDone
 from tasks.quality_gate import require_quality
 from tasks.reminders.plan_steps import ReminderRun
 from tasks.reminders.sending import outbox_store
-from tasks.reminders.sending.bounce_store import take_in_bounces
+from tasks.reminders.sending.bounce_store import take_in_returned
 from tasks.reminders.sending.delivery import Sent, send_queue
 from tasks.reminders.sending.queue_store import Claim
 from tasks.steps import READ_STEP, SEND_STEP, WRITE_STEP, log_event, publish_summary, step
@@ -44,7 +44,7 @@ def clear_up_queue(run: ReminderRun) -> dict[str, int]:
     with run.engine.begin() as connection:
         dead = outbox_store.call_dead_unknown(connection, _now())
         expired = outbox_store.expire(connection, _now())
-    bounces = take_in_bounces(run.engine, run.settings.bounces_path, _now())
+    bounces = take_in_returned(run.engine, run.settings, _now())
     counts = {
         "mails_lost_sight_of": len(dead),
         "mails_expired": len(expired),
