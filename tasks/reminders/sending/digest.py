@@ -23,6 +23,7 @@ from tasks.reminders.facts import Item
 from tasks.reminders.fees import find_claims
 from tasks.reminders.rulebook import RuleBook
 from tasks.reminders.sending.gate import OpenItem
+from tasks.reminders.sending.printed_statement import printed_statement
 from tasks.reminders.sending.queue_store import Cleared
 from tasks.reminders.sending.statement import statement
 from tasks.reminders.sending.templates import Templates, Words
@@ -80,7 +81,7 @@ def compose(
         dated=now,
         references=(mail.thread,) if mail.thread else (),
         headers=_headers(mail, reply_to),
-        attachments=(_enclosure(mail, words, day),) if enclosed else (),
+        attachments=(_enclosure(mail, words, office, day),) if enclosed else (),
     )
 
 
@@ -203,6 +204,11 @@ def _headers(mail: Cleared, reply_to: Mailbox) -> tuple[tuple[str, str], ...]:
     return (("List-Unsubscribe", f"<mailto:{reply_to.email}?subject=unsubscribe%20{mail.reminder_id}>"),)
 
 
-def _enclosure(mail: Cleared, words: Words, day: date) -> Enclosure:
+def _enclosure(mail: Cleared, words: Words, office: Office, day: date) -> Enclosure:
+    """The statement in the form that the rule asks for; a list too long for the letter comes as a workbook."""
     items = (*mail.kept, *mail.also_open, *mail.due_soon, *mail.credits)
+    if mail.attachment == "pdf":
+        number = f"{words.customer_number}: {one_line(mail.customer_number, 80)}"
+        content = printed_statement(items, words, day, (one_line(office.company, 80), number))
+        return Enclosure(f"{words.statement}_{day}.pdf", content, "application/pdf")
     return Enclosure(f"{words.statement}_{day}.xlsx", statement(items, words, day), _XLSX)

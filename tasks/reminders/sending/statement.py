@@ -44,7 +44,7 @@ def statement(items: Sequence[OpenItem], words: Words, day: date) -> bytes:
             sheet.write_string(row, 4, item.currency)
             sheet.write_number(row, 5, float(item.amount), money[item.currency])
             sheet.write_number(row, 6, float(item.open_amount), money[item.currency])
-        for place, (currency, amount) in enumerate(_totals(items), start=len(items) + 2):
+        for place, (currency, amount) in enumerate(totals(items), start=len(items) + 2):
             sheet.write_string(place, 0, words.total, bold)
             sheet.write_string(place, 4, currency, bold)
             sheet.write_number(
@@ -67,7 +67,8 @@ def _places(currency: str) -> str:
     return "#,##0" + ("." + "0" * places if places else "")
 
 
-def _totals(items: Sequence[OpenItem]) -> list[tuple[str, Decimal]]:
+def totals(items: Sequence[OpenItem]) -> list[tuple[str, Decimal]]:
+    """What is open per currency, by currency; sums of different currencies are never added."""
     sums: dict[str, Decimal] = {}
     for item in items:
         sums[item.currency] = sums.get(item.currency, Decimal(0)) + item.open_amount

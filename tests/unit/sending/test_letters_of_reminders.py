@@ -21,6 +21,7 @@ from tasks.letters import Letter, Mailbox
 from tasks.mailer import Packer, inline_css
 from tasks.reminders.sending.digest import MOST_ROWS, Office, compose
 from tasks.reminders.sending.gate import OpenItem, Person
+from tasks.reminders.sending.printed_statement import ROWS_A_PAGE
 from tasks.reminders.sending.queue_store import Cleared
 from tasks.reminders.sending.templates import Templates, with_css_inside
 
@@ -155,6 +156,22 @@ def test_a_statement_holds_every_item_as_text_and_numbers() -> None:
     assert rows[1][0] == '\'=HYPERLINK("http://x","y")'
     assert {cell.data_type for row in sheet.iter_rows() for cell in row} <= {"s", "n", "d"}
     assert [(row[4], row[6]) for row in rows[4:]] == [("EUR", 100), ("PLN", 12.5)]
+
+
+def test_a_printed_statement_arrives_whole() -> None:
+    """As PDF it has every item on as many pages as it needs, the same bytes each time; a formula in it stays text."""
+    odd = item(1)._replace(invoice_number="$x^2$ \\frac{")
+    mail = cleared(odd, *(item(number, "12.5", "PLN") for number in range(2, ROWS_A_PAGE + 2)), attachment="pdf",
+                   language="bg")  # fmt: skip
+    made = letter(mail)
+    parsed = email.message_from_bytes(Packer(Settings()).pack(made).content, policy=policy.default)
+    [file] = parsed.iter_attachments()
+    assert (file.get_content_type(), file.get_filename()) == ("application/pdf", "извлечение_2026-03-20.pdf")
+    content = file.get_content()
+    assert content.startswith(b"%PDF-1.")
+    assert len(re.findall(rb"/Type /Page\b", content)) == 2
+    assert b"FontFile2" in content, "letters that can be searched come with their font"
+    assert content == letter(mail).attachments[0].content
 
 
 def test_whom_to_answer_and_how_to_decline() -> None:
