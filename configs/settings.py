@@ -53,6 +53,12 @@ class Settings(BaseSettings):
     start_timeout_seconds: float = Field(
         default=120.0, gt=0, le=86_400, description="How long to wait for the embedded database to start or recover."
     )
+    prefect_history_days: int = Field(
+        default=90,
+        ge=2,
+        le=3_650,
+        description="How long Prefect keeps ended runs with their logs and artifacts; Kontor's own ledger stays.",
+    )
 
     mail_mode: Annotated[str, AfterValidator(_known_mail_mode)] = Field(
         default="hold",

@@ -35,6 +35,9 @@ FINANCE = "kontor_finance"
 _ADMIN = "kontor_admin"
 _PREFECT = "kontor_prefect"
 
+_ASYNCPG_PARAMETERS = ("host", "port", "passfile", "target_session_attrs")
+_TLS_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
+
 Progress = Callable[[str], None]
 
 
@@ -76,19 +79,30 @@ def database_url(settings: Settings, role: str) -> URL:
     return _socket_url(_running_server(settings), role, DATABASE)
 
 
-def prefect_database_url(settings: Settings) -> str:
-    """The URL of Prefect's own database, which stands on the same server, for its asynchronous driver."""
+def prefect_url(settings: Settings) -> URL:
+    """The URL of Prefect's own database, which stands on the same server, for the driver that Kontor itself uses."""
     if settings.database_url is not None:
-        own = make_url(settings.database_url.get_secret_value()).set(drivername="postgresql+asyncpg")
-        return own.set(database=PREFECT_DATABASE).render_as_string(hide_password=False)
-    server = _running_server(settings)
-    url = URL.create(
-        "postgresql+asyncpg",
-        username=_PREFECT,
-        database=PREFECT_DATABASE,
-        query={"host": str(server.socket_dir), "port": str(server.port)},
-    )
-    return url.render_as_string(hide_password=False)
+        return _driver_url(make_url(settings.database_url.get_secret_value())).set(database=PREFECT_DATABASE)
+    return _socket_url(_running_server(settings), _PREFECT, PREFECT_DATABASE)
+
+
+def prefect_database_url(settings: Settings) -> str:
+    """The same for Prefect's asynchronous driver, which calls ``sslmode`` otherwise and knows few parameters else.
+
+    Certificates are not part of it: see :func:`prefect_certificates`.
+    """
+    url = prefect_url(settings).set(drivername="postgresql+asyncpg")
+    kept = {name: value for name, value in url.query.items() if name in _ASYNCPG_PARAMETERS}
+    if "sslmode" in url.query:
+        kept["ssl"] = url.query["sslmode"]
+    return url.set(query=kept).render_as_string(hide_password=False)
+
+
+def prefect_certificates(settings: Settings) -> dict[str, str]:
+    """The certificate files that ``KONTOR_DATABASE_URL`` names, as variables that Prefect's driver looks at."""
+    return {
+        f"PG{name.upper()}": str(value) for name, value in prefect_url(settings).query.items() if name in _TLS_FILES
+    }
 
 
 def engine_for(settings: Settings, role: str = FLOWS, *, purpose: str = "kontor") -> Engine:

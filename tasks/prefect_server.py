@@ -30,7 +30,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -75,9 +75,14 @@ def _quiet(_message: str) -> None:
 
 
 def start_prefect(
-    home: Path, *, database_url: str, timeout_seconds: float = 120, progress: Progress = _quiet
+    home: Path,
+    *,
+    database_url: str,
+    options: Mapping[str, str] | None = None,
+    timeout_seconds: float = 120,
+    progress: Progress = _quiet,
 ) -> PrefectServer:
-    """Return the running server of this home, started now if it was not.
+    """Return the running server of this home, started now if it was not; ``options`` are variables for it alone.
 
     ``database_url`` is an asyncpg URL of a PostgreSQL database that exists and may be empty. A server that runs
     with other settings (database, Prefect version) is replaced. When the caller dies half way, the server goes on
@@ -88,13 +93,14 @@ def start_prefect(
     """
     deadline = time.monotonic() + timeout_seconds
     folder = _folder(home)
+    more = dict(options or {})
     with _start_lock(folder, deadline):
-        running = _reuse(folder, _digest(database_url), deadline, progress)
+        running = _reuse(folder, _digest(database_url, more), deadline, progress)
         if running is not None:
             return running
         for attempt in range(_ATTEMPTS):
             port = _choose_port(folder, fresh=attempt > 0)
-            _launch(folder, port, database_url)
+            _launch(folder, port, database_url, more)
             progress(f"Prefect's server is starting on port {port}")
             server = _await_ready(folder, port, deadline, progress)
             if server is not None:
@@ -150,6 +156,19 @@ def prefect_environment(server: PrefectServer, home: Path) -> dict[str, str]:
     }
 
 
+def history_kept(days: int) -> dict[str, str]:
+    """The options under which the server itself deletes, every hour and in small steps, what is older than ``days``.
+
+    Runs that have ended go with their states, task runs, logs and artifacts; events go after the same time, the
+    heartbeats of runs after a week. Kontor's own ledger is another table in another database and is not touched.
+    """
+    return {
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs,orphans",
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(days * 86_400),
+        "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": f"P{days}D",
+    }
+
+
 # --- settings -----------------------------------------------------------------------------------------------------
 
 
@@ -189,9 +208,10 @@ def _server_environment(folder: Path, port: int, database_url: str) -> dict[str,
     }
 
 
-def _digest(database_url: str) -> str:
+def _digest(database_url: str, options: Mapping[str, str]) -> str:
     # Changed settings of ours change this module, and with it the digest: an upgrade replaces an old server.
-    parts = (database_url, version("prefect"), sys.executable, Path(__file__).read_text(encoding="utf-8"))
+    set_so = json.dumps(sorted(options.items()))
+    parts = (database_url, set_so, version("prefect"), sys.executable, Path(__file__).read_text(encoding="utf-8"))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
@@ -314,16 +334,16 @@ def _command(folder: Path, port: int) -> list[str]:
     return [*python, "--factory", _APP, *listen, "--timeout-graceful-shutdown", "3"]
 
 
-def _launch(folder: Path, port: int, database_url: str) -> None:
+def _launch(folder: Path, port: int, database_url: str, options: Mapping[str, str]) -> None:
     """Start the server detached. Record first, process second: a kill between leaves a record that nothing answers."""
     _rotate_logs(folder)
-    _write_record(folder, _Record(port, _digest(database_url)))
+    _write_record(folder, _Record(port, _digest(database_url, options)))
     # The shell writes its number and becomes the server, so there is no moment with a server and no record of it.
     announce = 'echo $$ > "$1" && shift && exec "$@"'
     with (folder / "server.log").open("wb") as log:
         child = subprocess.Popen(
             ["/bin/sh", "-c", announce, "sh", str(folder / "server.pid"), *_command(folder, port)],
-            env=_server_environment(folder, port, database_url),
+            env={**_server_environment(folder, port, database_url), **options},
             cwd=folder,  # away from any .env or prefect.toml of the caller's folder
             stdin=subprocess.DEVNULL,
             stdout=log,

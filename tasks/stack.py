@@ -24,13 +24,14 @@ from tasks.database import (
     OWNER,
     engine_for,
     newest_migration,
+    prefect_certificates,
     prefect_database_url,
     prepare,
     standing_migration,
 )
 from tasks.errors import DependencyDown, Refused, UsageError
 from tasks.local_stack import start_postgres, stop_postgres
-from tasks.prefect_server import prefect_environment, start_prefect, stop_prefect
+from tasks.prefect_server import history_kept, prefect_environment, start_prefect, stop_prefect
 
 Progress = Callable[[str], None]
 
@@ -76,9 +77,19 @@ def ensure_prefect(settings: Settings, progress: Progress) -> str:
     given = os.environ.get("PREFECT_API_URL")
     if given:
         return given
-    server = start_prefect(settings.home, database_url=prefect_database_url(settings), progress=progress)
+    server = start_prefect(
+        settings.home,
+        database_url=prefect_database_url(settings),
+        options=prefect_options(settings),
+        progress=progress,
+    )
     os.environ.update(prefect_environment(server, settings.home))
     return server.api_url
+
+
+def prefect_options(settings: Settings) -> dict[str, str]:
+    """The variables that these settings make for Prefect's server: certificates of its database, days of history."""
+    return {**prefect_certificates(settings), **history_kept(settings.prefect_history_days)}
 
 
 def take_down(settings: Settings) -> Stopped:

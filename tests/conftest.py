@@ -20,6 +20,7 @@ from tasks.database import prefect_database_url
 from tasks.erasures.ledger_file import ledger_of
 from tasks.local_stack import find_postgres, remove_postgres
 from tasks.prefect_server import prefect_environment, start_prefect, stop_prefect
+from tasks.stack import prefect_options
 from tests.janitor import employ
 
 if TYPE_CHECKING:
@@ -126,7 +127,8 @@ def stage(prepared: Settings, tmp_path_factory: pytest.TempPathFactory) -> Itera
     from tests.nursery import nursery
     from tests.stage import Stage
 
-    server = start_prefect(prepared.home, database_url=prefect_database_url(prepared))
+    url, options = prefect_database_url(prepared), prefect_options(prepared)
+    server = start_prefect(prepared.home, database_url=url, options=options)
     environment = {**prefect_environment(server, prepared.home), "KONTOR_HOME": str(prepared.home)}
     try:
         with nursery(environment, tmp_path_factory.mktemp("nursery")) as processes:

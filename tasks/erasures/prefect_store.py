@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sqlalchemy import Connection, create_engine, make_url, text
+from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
 from configs.settings import Settings
-from tasks.database import prefect_database_url
+from tasks.database import prefect_url
 from tasks.erasures.terms import ERASED, Terms
 
 
@@ -24,8 +24,7 @@ def erase_in_prefect(settings: Settings, terms: Terms, *, live: bool) -> dict[st
     """
     if not terms.strong:
         return {}
-    url = make_url(prefect_database_url(settings)).set(drivername="postgresql+psycopg")
-    engine = create_engine(url, poolclass=NullPool)
+    engine = create_engine(prefect_url(settings), poolclass=NullPool)
     try:
         with engine.begin() as connection:
             found = {table: _rows(connection, table, columns, terms, live) for table, columns in _tables(connection)}

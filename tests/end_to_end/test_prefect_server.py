@@ -21,11 +21,19 @@ import psycopg
 import pytest
 
 from tasks.local_stack import LocalPostgres, remove_postgres, start_postgres
-from tasks.prefect_server import PrefectServer, find_prefect, prefect_environment, start_prefect, stop_prefect
+from tasks.prefect_server import (
+    PrefectServer,
+    find_prefect,
+    history_kept,
+    prefect_environment,
+    start_prefect,
+    stop_prefect,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 PERSON = ("Ludmila", "Vassileva-Quist", "ludmila.vassileva@customer.example")
 
+KEPT_DAYS = 90
 SEEN = "unguarded@customer.example"  # shows that the search would find what is there
 
 
@@ -38,6 +46,7 @@ class Stack:
     home: Path
     user_home: Path
     database_url: str
+    options: dict[str, str]
     seconds: float
 
     def sync_dsn(self, database: str = "postgres") -> str:
@@ -47,9 +56,13 @@ class Stack:
 
     def ask(self, path: str, **question: object) -> Any:
         """The API's answer to a filter, as JSON."""
+        return self.tell(path, limit=200, **question)
+
+    def tell(self, path: str, **body: object) -> Any:
+        """The API's answer to this body, as JSON."""
         request = urllib.request.Request(
             f"{self.server.api_url}/{path}",
-            data=json.dumps({"limit": 200, **question}).encode(),
+            data=json.dumps(body).encode(),
             headers={"Content-Type": "application/json"},
         )
         with urllib.request.urlopen(request, timeout=30) as answer:
@@ -82,8 +95,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("HOME", str(user_home))
             begun = time.monotonic()
-            server = start_prefect(home, database_url=url)
-            yield Stack(postgres, server, home, user_home, url, time.monotonic() - begun)
+            options = {**history_kept(KEPT_DAYS), "PREFECT_SERVER_SERVICES_DB_VACUUM_LOOP_SECONDS": "2"}
+            server = start_prefect(home, database_url=url, options=options)
+            yield Stack(postgres, server, home, user_home, url, options, time.monotonic() - begun)
     finally:
         stop_prefect(home)
         remove_postgres(home)
@@ -273,7 +287,7 @@ def test_server_is_found_quickly_and_once(stack: Stack) -> None:
     begun = time.monotonic()
     assert find_prefect(stack.home) == stack.server
     assert time.monotonic() - begun < 0.3
-    assert start_prefect(stack.home, database_url=stack.database_url) == stack.server
+    assert start_prefect(stack.home, database_url=stack.database_url, options=stack.options) == stack.server
 
 
 def test_server_writes_below_its_home_only(stack: Stack) -> None:
@@ -321,6 +335,27 @@ def test_orderly_flow_shows_what_it_did(stack: Stack) -> None:
         lambda: stack.ask("logs/filter", logs={"flow_run_id": {"any_": [said["run"]]}}), lambda got: len(got) > 1
     )
     assert 'rows_written rows=12 total=1.50 file="week 1.xlsx"' in [line["message"] for line in logs]
+
+
+def test_history_is_let_go_of_by_rule(stack: Stack) -> None:
+    """Of two ended runs the one beyond the days kept goes, with its logs and artifacts; the other one stays."""
+    flow = stack.tell("flows/", name="long_ago")["id"]
+    runs = [stack.tell("flow_runs/", flow_id=flow, state={"type": "COMPLETED"})["id"] for _ in range(2)]
+    for run in runs:
+        stack.tell("artifacts/", key="long-ago", type="markdown", data="said", flow_run_id=run)
+    with psycopg.connect(stack.sync_dsn("prefect"), autocommit=True) as connection:
+        for run, days in zip(runs, (KEPT_DAYS + 1, KEPT_DAYS - 1), strict=True):
+            ended = "update flow_run set end_time = now() - make_interval(days => %s) where id = %s"
+            assert connection.execute(ended, (days, run)).rowcount == 1
+
+    def left(of: str) -> list[str]:
+        found = stack.ask(f"{of}/filter", **{of: {"flow_run_id": {"any_": runs}}})
+        return sorted({row["flow_run_id"] for row in found})
+
+    _until(lambda: left("artifacts"), lambda got: got == [runs[1]])
+    standing = stack.ask("flow_runs/filter", flow_runs={"id": {"any_": runs}})
+    assert [run["id"] for run in standing] == [runs[1]]
+    assert left("artifacts") == [runs[1]]
 
 
 def test_only_passing_troubles_are_tried_again(stack: Stack) -> None:
