@@ -21,7 +21,8 @@ from tasks.feeds.correction_workbook import (
     write_corrections,
 )
 from tasks.feeds.corrections import CorrectedRow, HeldRow, Matched, match_returned, row_id_of
-from tasks.feeds.corrections_store import FileCorrected, Selection, fetch_held, replay_corrected
+from tasks.feeds.corrections_store import FileCorrected, replay_corrected
+from tasks.feeds.held_store import Selection, fetch_held
 from tasks.payments.steps import PAYMENT_REPLAYS
 from tests.ledgers import TODAY, Books
 

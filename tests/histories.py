@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import URL, Connection, Engine, create_engine, text
@@ -12,7 +14,7 @@ from sqlalchemy.pool import NullPool
 
 from configs.settings import Settings
 from tasks import database
-from tasks.history.store import Sealed, name_session, seal_history
+from tasks.history.store import Change, Sealed, Verification, name_session, read_changes, seal_history, verify_history
 from tasks.local_stack import find_postgres
 
 NOW = datetime(2026, 11, 20, 6, tzinfo=UTC)
@@ -103,3 +105,25 @@ def add_customer(connection: Connection, number: str, *, contacts: int = 1) -> i
             text("select organization_id from crm.organizations where customer_number = :number"), parameters
         ).scalar_one()
     )
+
+
+def verify(settings: Settings, **given: Any) -> Verification:
+    """What verifying the whole history finds, as the flows' role."""
+    with database.engine_for(settings).connect() as connection:
+        return verify_history(connection, **given)
+
+
+def new_number() -> str:
+    """A customer number that no other test uses."""
+    return f"H{uuid4().hex[:12]}"
+
+
+def changes_of(settings: Settings, number: str) -> list[Change]:
+    """All that history tells of a customer, as the flows' role."""
+    with database.engine_for(settings).connect() as connection:
+        return read_changes(connection, number)
+
+
+def said(changes: list[Change]) -> list[tuple[str, str, str, str | None, str | None]]:
+    """Each change as (table, operation, column, old value, new value)."""
+    return [(c.table_name, c.operation, c.column_name, c.old_value, c.new_value) for c in changes]

@@ -44,7 +44,7 @@ def export(
     """Write open rows into a workbook for the person who can correct them; give it back with `replay`."""
     from tasks.errors import UsageError
     from tasks.feeds.correction_workbook import HandedOut, write_corrections
-    from tasks.feeds.corrections_store import Selection, fetch_held
+    from tasks.feeds.held_store import Selection, fetch_held
 
     if to.suffix.lower() != ".xlsx":
         raise UsageError(f"{to.name} is not the name of a workbook.", hint="Let --out end with .xlsx.")
@@ -147,7 +147,7 @@ def show(
 ) -> None:
     """Show one row: what its file said, why it cannot be used, and what was done about it."""
     from tasks.errors import UsageError
-    from tasks.feeds.corrections_store import Selection, fetch_corrections, fetch_held
+    from tasks.feeds.held_store import Selection, fetch_corrections, fetch_held
 
     found = on_database(
         lambda c: (fetch_held(c, Selection(state=None, row_ids=(row_id,))), fetch_corrections(c, row_id))
@@ -205,7 +205,8 @@ def totals(
     form: AsList = ListFormat.table,
 ) -> None:
     """Show per file and currency that accepted + quarantined + rejected is what the file's own totals row says."""
-    from tasks.feeds.corrections_store import Selection, fetch_files, fetch_totals
+    from tasks.feeds.held_store import Selection, fetch_files
+    from tasks.feeds.totals_store import fetch_totals
 
     files = on_database(lambda c: fetch_files(c, Selection(file_name=file, contract=contract)))
     contracts, missing = _contracts_at_hand([name for _, _, name, _ in files], contract_files)

@@ -14,7 +14,7 @@ from flows.commands.screen import AsList, AsOf, Format, ListFormat, out, parse_d
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from tasks.payments.classes import Override
+    from tasks.payments.overrides import Override
     from tasks.reports.rows import Report
 
 quarantine = typer.Typer(no_args_is_help=True, help="Rows that could not be used, each with its cell and reason.")
@@ -234,7 +234,7 @@ def set_class(
     ] = None,
 ) -> None:
     """Set a customer's payer class by hand until a day; the rules decide again after it."""
-    from tasks.payments.classes import set_override
+    from tasks.payments.overrides import set_override
 
     day = as_of or today_in(settings_in_force())
     found = _as_owner(lambda connection: set_override(connection, customer, name, until, _author(), reason, day))
@@ -251,7 +251,7 @@ def clear_class(
     ] = None,
 ) -> None:
     """End a payer class that was set by hand; the rules decide from that day on."""
-    from tasks.payments.classes import clear_override
+    from tasks.payments.overrides import clear_override
 
     day = as_of or today_in(settings_in_force())
     left = _as_owner(lambda connection: clear_override(connection, customer, _author(), reason, day))
@@ -264,7 +264,7 @@ def list_classes(as_of: AsOf = None, form: AsList = ListFormat.table) -> None:
     """List the payer classes set by hand that hold on a day or are to come."""
     import json
 
-    from tasks.payments.classes import list_overrides
+    from tasks.payments.overrides import list_overrides
 
     day = as_of or today_in(settings_in_force())
     rows = [_override_row(item) for item in on_database(lambda connection: list_overrides(connection, day))]

@@ -24,7 +24,7 @@ from tasks.errors import FileRefused
 from tasks.feeds.confinement import Limits
 from tasks.feeds.contracts import FeedContract
 from tasks.feeds.grids import RaggedRow
-from tasks.feeds.reading import RawTable, TotalsRow
+from tasks.feeds.raw_table import RawTable, TotalsRow
 
 _TRAILER = struct.Struct("<8sQQQ")
 _MAGIC = b"KONTOR\x00\x01"

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from tasks.feeds.cells import BLANKS, DATE, ERROR, NUL, NUL_SHOWN, NUMBER, shown, shown_array
 from tasks.feeds.code_lists import codes_of
 from tasks.feeds.contracts import Column, Dialect, FeedContract
-from tasks.feeds.reading import RawTable, TotalsRow
+from tasks.feeds.raw_table import RawTable, TotalsRow
 from tasks.feeds.shaping import compose, derive, fill_down, pad_gtin
 from tasks.feeds.values import (
     MONEY_DIGITS,

@@ -31,7 +31,7 @@ from tasks.errors import DependencyDown, FileRefused
 from tasks.feeds.answers import Answer, GarbledAnswer, Question, read_answer
 from tasks.feeds.confinement import MIB, Limits, limits_for
 from tasks.feeds.contracts import FeedContract
-from tasks.feeds.reading import RawTable
+from tasks.feeds.raw_table import RawTable
 
 __all__ = ["Cost", "Limits", "limits_for", "read_confined", "warm_up"]
 

@@ -30,7 +30,8 @@ from tasks.feeds.corrections import (
     match_returned,
     row_id_of,
 )
-from tasks.feeds.corrections_store import FileCorrected, Selection, fetch_held, replay_corrected
+from tasks.feeds.corrections_store import FileCorrected, replay_corrected
+from tasks.feeds.held_store import Selection, fetch_held
 from tasks.feeds.parameters import FeedParameters
 from tasks.feeds.steps import Applies, FeedRun, open_feed_run
 from tasks.instructions import fetch_instruction

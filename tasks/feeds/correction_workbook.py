@@ -30,7 +30,7 @@ from tasks.feeds.corrections import (
     shown_cells,
 )
 from tasks.feeds.folding import fold
-from tasks.feeds.reading import RawTable
+from tasks.feeds.raw_table import RawTable
 
 SHEET = "Corrections"
 LISTS = "Lists"

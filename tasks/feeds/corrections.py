@@ -26,7 +26,7 @@ from tasks.feeds.casting import PROBLEM_SCHEMA, CastTable, cast_table, currency_
 from tasks.feeds.cells import BOOLEAN, DATE, NUMBER, TEXT, shown
 from tasks.feeds.contracts import Column, FeedContract, list_contracts, load_contract
 from tasks.feeds.headings import alias_ranks, match_header
-from tasks.feeds.reading import RawTable
+from tasks.feeds.raw_table import RawTable
 from tasks.feeds.values import Failure, parser_for
 
 CHECKSUM_LENGTH = 12

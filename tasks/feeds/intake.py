@@ -30,7 +30,7 @@ from tasks.feeds.guards_store import Overruling
 from tasks.feeds.inbox import UNFINISHED, shown_name
 from tasks.feeds.outcomes import Apply, FileOutcome, Fingerprint
 from tasks.feeds.preview_store import preview
-from tasks.feeds.reading import RawTable
+from tasks.feeds.raw_table import RawTable
 from tasks.feeds.store import record_refusal, take_in
 
 SETTLE_SECONDS = 2.0

@@ -23,7 +23,7 @@ from tasks.erasures.suppression_store import anybody_erased, erased_rows, withho
 from tasks.feeds.casting import CastTable
 from tasks.feeds.contracts import FeedContract, RowCheck
 from tasks.feeds.outcomes import StagedFile
-from tasks.feeds.reading import RawTable, raw_rows
+from tasks.feeds.raw_table import RawTable, raw_rows
 from tasks.feeds.staging_store import copy_frame
 
 ITEM_KEY_COLUMN = {"staged_items": "invoice_number", "staged_products": "part_key"}

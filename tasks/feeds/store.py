@@ -20,7 +20,7 @@ from tasks.feeds.contracts import FeedContract
 from tasks.feeds.guards_store import NOTHING_OVERRULED, Overruling, guard_file
 from tasks.feeds.judging_store import count_fates, judge_rows
 from tasks.feeds.outcomes import Applied, Apply, Braked, FileOutcome, Fingerprint, StagedFile
-from tasks.feeds.reading import RawTable
+from tasks.feeds.raw_table import RawTable
 from tasks.feeds.staging_store import (
     clear_staging,
     give_room,

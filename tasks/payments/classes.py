@@ -17,31 +17,17 @@ Only customers with something known by that day (an item, an override) have a ro
     amounts          weighted figures are made per currency; the worst currency with enough evidence speaks.
     between files    an override that ends on a Wednesday is followed by the decision on Monday's facts.
 
-An override interrupts hysteresis: the first decision after it has no class to hold on to.
+Overrides are set and ended in :mod:`tasks.payments.overrides`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, text
 
-from data_contracts.tables.rules import PAYER_CLASSES
-from tasks.errors import Refused, UsageError
-
-
-@dataclass(frozen=True)
-class Override:
-    """A class set by hand; it holds from ``valid_from`` through ``until``, both included."""
-
-    override_id: int
-    customer_number: str
-    payer_class: str
-    valid_from: date
-    until: date
-    author: str
-    reason: str
+from tasks.payments.class_decisions import DECISIONS
 
 
 @dataclass(frozen=True)
@@ -66,133 +52,6 @@ def classify(connection: Connection, since: date) -> dict[str, int]:
     connection.execute(text(_DROP_WORK_TABLES))
     connection.execute(text(_PLAN_AS_BEFORE))
     return {str(name): int(value) for name, value in counts._mapping.items()}
-
-
-def set_override(
-    connection: Connection,
-    customer_number: str,
-    payer_class: str,
-    until: date,
-    author: str,
-    reason: str,
-    as_of: date,
-) -> Override:
-    """Set a customer's class by hand from ``as_of`` through ``until``, decide anew from there, and return the override.
-
-    Needs the owner's rights on schema ``rules``. Nothing is left of it when it raises.
-
-    Raises:
-        UsageError: no such customer or class, an end before the start, or no author or reason.
-        Refused: another override of this customer holds on one of these days.
-    """
-    _check_override(payer_class, until, author, reason, as_of)
-    organization_id = _find_customer(connection, customer_number)
-    _refuse_overlap(connection, organization_id, customer_number, as_of, until)
-    override_id = connection.scalar(
-        text(
-            "insert into rules.payer_class_override (organization_id, payer_class, valid, author, reason)"
-            " values (:organization_id, :payer_class, daterange(:as_of, :until, '[]'), :author, :reason)"
-            " returning payer_class_override_id"
-        ),
-        {
-            "organization_id": organization_id,
-            "payer_class": payer_class,
-            "as_of": as_of,
-            "until": until,
-            "author": author,
-            "reason": reason,
-        },
-    )
-    classify(connection, as_of)
-    return Override(int(override_id or 0), customer_number, payer_class, as_of, until, author, reason)
-
-
-def clear_override(
-    connection: Connection, customer_number: str, author: str, reason: str, as_of: date
-) -> Override | None:
-    """End the override that holds on ``as_of``, decide anew, and return what is left of it.
-
-    It then holds through the day before; one that began on ``as_of`` is taken back as if never set: None.
-
-    Raises:
-        UsageError: no such customer, no author or reason, or no override on that day.
-    """
-    _check_words(author, reason)
-    organization_id = _find_customer(connection, customer_number)
-    held = next((o for o in _fetch_overrides(connection, as_of, organization_id) if o.valid_from <= as_of), None)
-    if held is None:
-        raise UsageError(
-            f"Customer {customer_number} has no override on {as_of}; its class is decided by rules.",
-            hint="List the overrides that hold or are to come, and name a day on which one holds.",
-        )
-    connection.execute(
-        text(_END_OVERRIDE if held.valid_from < as_of else _DELETE_OVERRIDE),
-        {"override_id": held.override_id, "as_of": as_of, "author": author, "reason": reason},
-    )
-    classify(connection, held.valid_from)  # from its beginning: its reason names the last day
-    return next((o for o in _fetch_overrides(connection, held.valid_from, organization_id) if o.until < as_of), None)
-
-
-def list_overrides(connection: Connection, as_of: date) -> list[Override]:
-    """The overrides that hold on ``as_of`` or are to come, by customer and beginning."""
-    return _fetch_overrides(connection, as_of, None)
-
-
-def _check_override(payer_class: str, until: date, author: str, reason: str, as_of: date) -> None:
-    if payer_class not in PAYER_CLASSES:
-        raise UsageError(
-            f"{payer_class!r} is not a payer class; allowed are {', '.join(PAYER_CLASSES)}.",
-            hint="Choose one of these classes.",
-        )
-    if until < as_of:
-        raise UsageError(
-            f"The override would end on {until}, before its first day {as_of}.",
-            hint=f"Give an end on or after {as_of}; the last day is included.",
-        )
-    _check_words(author, reason)
-
-
-def _check_words(author: str, reason: str) -> None:
-    missing = [name for name, value in (("author", author), ("reason", reason)) if not value.strip()]
-    if missing:
-        raise UsageError(
-            f"An override needs an author and a reason; {' and '.join(missing)} is empty.",
-            hint="Say who decides and why: it is kept with the decision.",
-        )
-
-
-def _find_customer(connection: Connection, customer_number: str) -> int:
-    found = connection.scalar(
-        text("select organization_id from crm.organizations where customer_number = :number"),
-        {"number": customer_number},
-    )
-    if found is None:
-        raise UsageError(
-            f"There is no customer {customer_number}.",
-            hint="Check the number, with its leading zeros, or import the customer first.",
-        )
-    return int(found)
-
-
-def _refuse_overlap(
-    connection: Connection, organization_id: int, customer_number: str, as_of: date, until: date
-) -> None:
-    for held in _fetch_overrides(connection, as_of, organization_id):
-        if held.valid_from <= until:
-            raise Refused(
-                f"Customer {customer_number} is already set to {held.payer_class} from {held.valid_from} through"
-                f" {held.until} (override {held.override_id}); {as_of} through {until} overlaps. Nothing was changed.",
-                hint=f"Clear override {held.override_id} first, or begin on {held.until + timedelta(days=1)}.",
-            )
-
-
-def _fetch_overrides(connection: Connection, as_of: date, organization_id: int | None) -> list[Override]:
-    rows = connection.execute(text(_OVERRIDES), {"as_of": as_of, "organization_id": organization_id}).all()
-    return [_override(row) for row in rows]
-
-
-def _override(row: Row[tuple[object, ...]]) -> Override:
-    return Override(**row._mapping)
 
 
 def _set_history_back(connection: Connection, since: date) -> None:
@@ -222,30 +81,13 @@ def _decide(connection: Connection, evaluation: _EvaluationDay) -> None:
     for statement in (_RULES_IN_FORCE, _KNOWN, _PAID, _OVERDUE):
         connection.execute(text(statement), day)
     connection.execute(text(f"analyze {_FACTS}"))
-    connection.execute(text(_DECISIONS), day)
+    connection.execute(text(DECISIONS), day)
 
 
 def _evaluation_days(connection: Connection, since: date) -> list[_EvaluationDay]:
     rows = connection.execute(text(_EVALUATION_DAYS), {"since": since}).all()
     return [_EvaluationDay(row.day, row.facts_on, row.organization_ids) for row in rows]
 
-
-_OVERRIDES = """
-select v.payer_class_override_id as override_id, o.customer_number, v.payer_class,
-       lower(v.valid) as valid_from, upper(v.valid) - 1 as until, v.author, v.reason
-from rules.payer_class_override v join crm.organizations o using (organization_id)
-where upper(v.valid) > :as_of
-  and (cast(:organization_id as bigint) is null or v.organization_id = :organization_id)
-order by o.customer_number, lower(v.valid)
-"""
-
-_END_OVERRIDE = """
-update rules.payer_class_override
-set valid = daterange(lower(valid), :as_of), ended_by = :author, end_reason = :reason
-where payer_class_override_id = :override_id
-"""
-
-_DELETE_OVERRIDE = "delete from rules.payer_class_override where payer_class_override_id = :override_id"
 
 # Days with a file concern everyone (organization_ids is null); the edges of an override only its customer.
 _EVALUATION_DAYS = """
@@ -287,7 +129,6 @@ from now_held a full join held_before b using (organization_id)
 _PLAN_FOR_FEW = "set local plan_cache_mode = force_custom_plan; set local enable_nestloop to default"
 _PLAN_FOR_ALL = "set local plan_cache_mode = force_custom_plan; set local enable_nestloop = off"
 _PLAN_AS_BEFORE = "set local plan_cache_mode to default; set local enable_nestloop to default"
-
 _FACTS = "payer_rule, payer_known, payer_paid, payer_overdue"
 
 # Per customer, setting (window and what to do with disputes) and currency; payer_rule holds the rules in force.
@@ -304,7 +145,6 @@ create temporary table payer_overdue (
     organization_id bigint, leave_out_disputed boolean, currency text, overdue bigint, worst integer
 ) on commit drop
 """
-
 _DROP_WORK_TABLES = f"drop table former_class, {_FACTS}"
 
 _RULES_IN_FORCE = """
@@ -360,147 +200,4 @@ join (select distinct leave_out_disputed from payer_rule) g on not (g.leave_out_
 where o.document_type = 'invoice' and o.open_amount > 0 and o.due_on < :facts_on
   and (cast(:only as bigint[]) is null or o.organization_id = any(cast(:only as bigint[])))
 group by o.organization_id, g.leave_out_disputed, o.currency
-"""
-
-# One evaluation day. Read from top to bottom: each rule's figure for each customer; the first rule that holds; what
-# differs from the day before; why, in figures and in words. The former row is closed before the new one enters.
-_DECISIONS = """
-with payment_total as materialized (
-    select organization_id, window_months, leave_out_disputed, 'count' as weighting, null::text as currency,
-           sum(settled) as evidence, sum(settled) as weight, sum(days) as days, sum(late) as late
-    from payer_paid group by organization_id, window_months, leave_out_disputed
-    union all
-    select organization_id, window_months, leave_out_disputed, 'amount', currency,
-           settled, weight, weighted_days, weighted_late
-    from payer_paid where weight > 0
-), overdue_total as materialized (
-    select organization_id, leave_out_disputed, 'count' as weighting, null::text as currency,
-           sum(overdue) as evidence, max(worst) as worst
-    from payer_overdue group by organization_id, leave_out_disputed
-    union all
-    select organization_id, leave_out_disputed, 'amount', currency, overdue, worst from payer_overdue
-), figure as (
-    select r.rule_id, t.organization_id, t.currency, t.evidence,
-           case r.metric when 'mean_days_late' then t.days / t.weight else t.late / t.weight end as value
-    from payer_rule r join payment_total t using (window_months, leave_out_disputed, weighting)
-    where r.metric in ('mean_days_late', 'late_share') and t.evidence >= r.minimum_evidence
-    union all
-    select r.rule_id, k.organization_id, t.currency, coalesce(t.evidence, 0), coalesce(t.worst, 0)
-    from payer_rule r cross join payer_known k
-    left join overdue_total t on t.organization_id = k.organization_id
-        and t.leave_out_disputed = r.leave_out_disputed and t.weighting = r.weighting
-    where r.metric = 'worst_open_days_overdue' and coalesce(t.evidence, 0) >= r.minimum_evidence
-    union all
-    select r.rule_id, k.organization_id, null, 0, null from payer_rule r cross join payer_known k
-    where r.metric = 'always'
-), worst_figure as (
-    select distinct on (organization_id, rule_id) * from figure
-    order by organization_id, rule_id, value desc, currency
-), held as materialized (
-    select * from ops.payer_class_history where valid_until is null
-), matched as (
-    select distinct on (f.organization_id) f.organization_id, f.currency, f.evidence, f.value, b.bound, r.*
-    from worst_figure f
-    join payer_rule r using (rule_id)
-    left join held h on h.organization_id = f.organization_id
-    cross join lateral (
-        select r.threshold + case when h.rule_id is distinct from r.rule_id then 0
-                                  when r.operator in ('<', '<=') then r.hysteresis else -r.hysteresis end as bound) b
-    where r.metric = 'always'
-       or case r.operator when '<' then f.value < b.bound when '<=' then f.value <= b.bound
-                          when '>' then f.value > b.bound when '>=' then f.value >= b.bound end
-    order by f.organization_id, r.rank
-), decision as (
-    select k.organization_id, v.payer_class_override_id is not null as by_hand, upper(v.valid) - 1 as until,
-           coalesce(v.payer_class, m.payer_class, 'unrated') as payer_class,
-           case when v.payer_class_override_id is not null then 'override'
-                else coalesce(m.rule_id, 'none') end as rule_id,
-           coalesce(v.payer_class_override_id::integer, m.version, 0) as rule_version,
-           case when v.payer_class_override_id is null then m.metric end as metric,
-           m.operator, m.threshold, m.bound, m.value, m.evidence, m.currency, m.weighting,
-           m.window_months, m.leave_out_disputed
-    from payer_known k
-    left join matched m on m.organization_id = k.organization_id
-    left join rules.payer_class_override v
-        on v.organization_id = k.organization_id and v.valid @> cast(:day as date)
-), usual as (
-    -- What the figures show where no figure decided: what the first rule looks at.
-    select window_months, leave_out_disputed from payer_rule order by metric = 'always', rank limit 1
-), changed as (
-    select d.*, coalesce(d.metric, 'always') <> 'always' as by_figure,
-           case when coalesce(d.metric, 'always') <> 'always' then d.window_months
-                else u.window_months end as shown_months,
-           case when coalesce(d.metric, 'always') <> 'always' then d.leave_out_disputed
-                else u.leave_out_disputed end as shown_left_out
-    from decision d
-    left join usual u on true
-    left join held h on h.organization_id = d.organization_id
-    where (h.payer_class, h.rule_id, h.rule_version) is distinct from (d.payer_class, d.rule_id, d.rule_version)
-), explained as (
-    select c.*, case c.shown_months when 1 then '1 month' else coalesce(c.shown_months, 0) || ' months' end as months,
-           coalesce(p.evidence, 0) as settled, coalesce(o.evidence, 0) as overdue,
-           jsonb_build_object(
-               'facts_on', cast(:facts_on as date), 'window_months', c.shown_months,
-               'disputed_left_out', c.shown_left_out,
-               'settled_invoices', coalesce(p.evidence, 0),
-               'mean_days_late', round(p.days / p.weight, 4)::text,
-               'late_share', round(p.late / p.weight, 4)::text,
-               'overdue_invoices', coalesce(o.evidence, 0),
-               'worst_open_days_overdue', coalesce(o.worst, 0))
-           || case when c.by_figure then jsonb_build_object('decided_by', jsonb_build_object(
-               'metric', c.metric, 'weighting', c.weighting, 'currency', c.currency, 'evidence', c.evidence,
-               'value', round(c.value, 4)::text, 'operator', c.operator, 'bound', trim_scale(c.bound)::text))
-              else '{}' end as figures,
-           case c.operator when '<' then 'less than' when '<=' then 'at most'
-                           when '>' then 'more than' else 'at least' end as compared,
-           -- Hysteresis alone keeps the class: the plain threshold no longer would.
-           case when not case c.operator when '<' then c.value < c.threshold when '<=' then c.value <= c.threshold
-                when '>' then c.value > c.threshold else c.value >= c.threshold end then 'still ' else '' end as still,
-           -- One digit reads well; close to the bound it would hide on which side the figure lies.
-           trim_scale(round(c.value, case when abs(c.value - c.bound) < 0.1 then 4 else 1 end)) as spoken,
-           trim_scale(round(c.value * 100, case when abs(c.value - c.bound) < 0.001 then 2 else 1 end)) as spoken_share,
-           case c.weighting when 'amount' then format(', weighted by amount in %s,', c.currency) else '' end as weighted
-    from changed c
-    left join payment_total p on p.organization_id = c.organization_id and p.weighting = 'count'
-        and p.window_months = c.shown_months and p.leave_out_disputed = c.shown_left_out
-    left join overdue_total o on o.organization_id = c.organization_id and o.weighting = 'count'
-        and o.leave_out_disputed = c.shown_left_out
-), worded as (
-    select e.*, case
-        when e.by_hand then format('set by hand until %s (override %s says why)', e.until, e.rule_version)
-        when e.metric = 'mean_days_late' then format(
-            'paid on average %s days late%s over %s in %s (%s%s %s)', e.spoken, e.weighted,
-            case e.evidence when 1 then '1 invoice' else e.evidence || ' invoices' end,
-            e.months, e.still, e.compared, trim_scale(e.bound))
-        when e.metric = 'late_share' then format(
-            'paid %s %% of %s late%s in %s (%s%s %s %%)', e.spoken_share,
-            case e.evidence when 1 then '1 invoice' else e.evidence || ' invoices' end, e.weighted,
-            e.months, e.still, e.compared, trim_scale(e.bound * 100))
-        when e.metric = 'worst_open_days_overdue' and e.evidence = 0 then format(
-            'no open invoice is overdue (%s%s %s days)', e.still, e.compared, trim_scale(e.bound))
-        when e.metric = 'worst_open_days_overdue' and e.evidence = 1 then format(
-            '1 open invoice is overdue, by %s days (%s%s %s)', e.spoken, e.still, e.compared, trim_scale(e.bound))
-        when e.metric = 'worst_open_days_overdue' then format(
-            '%s open invoices are overdue, the oldest by %s days (%s%s %s)',
-            e.evidence, e.spoken, e.still, e.compared, trim_scale(e.bound))
-        else format(
-            '%s settled in %s and %s open overdue: no rule with a figure decides',
-            case e.settled when 1 then '1 invoice' else e.settled || ' invoices' end,
-            e.months, e.overdue)
-        end as reason
-    from explained e
-), closed as (
-    update ops.payer_class_history h set valid_until = :day
-    from changed c where h.organization_id = c.organization_id and h.valid_until is null
-    returning h.organization_id
-)
-insert into ops.payer_class_history
-    (organization_id, valid_from, payer_class, rule_id, rule_version, figures, reason, decided_at)
-select w.organization_id, :day, w.payer_class, w.rule_id, w.rule_version, w.figures, w.reason,
-       coalesce(f.decided_at, now())
-from worded w
-left join closed c on c.organization_id = w.organization_id
-left join former_class f on f.organization_id = w.organization_id and f.valid_from = :day
-    and (f.payer_class, f.rule_id, f.rule_version, f.figures, f.reason)
-        = (w.payer_class, w.rule_id, w.rule_version, w.figures, w.reason)
 """

@@ -19,7 +19,7 @@ from configs.settings import Settings
 from tasks import database
 from tasks.feeds.contracts import load_contract
 from tasks.feeds.corrections import CorrectedRow
-from tasks.feeds.corrections_store import fetch_totals
+from tasks.feeds.totals_store import fetch_totals
 from tests.conftest import CAMPAIGN_FACTOR, empty_database
 from tests.corrections import correct, export, fill_in, give_back, held, reject, settle
 from tests.ledgers import Books, item, write_csv

@@ -19,7 +19,8 @@ from sqlalchemy import Connection, text
 from configs.settings import Settings
 from tasks import database
 from tasks.errors import Refused, UsageError
-from tasks.payments.classes import classify, clear_override, list_overrides, set_override
+from tasks.payments.classes import classify
+from tasks.payments.overrides import clear_override, list_overrides, set_override
 from tests.conftest import CAMPAIGN_FACTOR, empty_database
 from tests.ledgers import Books, item, write_csv
 

@@ -34,7 +34,8 @@ from tasks.feeds.confined import Cost, read_confined
 from tasks.feeds.confinement import MIB, Limits
 from tasks.feeds.contracts import Column, Dialect, FeedContract, load_contract
 from tasks.feeds.delimited import decodings
-from tasks.feeds.reading import RawTable, read_table
+from tasks.feeds.raw_table import RawTable
+from tasks.feeds.reading import read_table
 from tests.conftest import CAMPAIGN_FACTOR
 
 ODD_FILES = Path(os.environ.get("KONTOR_REAL_DATA", PROJECT_ROOT.parent / "shared" / "data")) / "spreadsheets"

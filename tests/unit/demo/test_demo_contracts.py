@@ -8,7 +8,8 @@ from tasks.demo.generate import DemoFile, DemoFiles, write_demo
 from tasks.feeds.business_date import find_as_of
 from tasks.feeds.casting import cast_table
 from tasks.feeds.contracts import load_contract
-from tasks.feeds.reading import RawTable, read_table
+from tasks.feeds.raw_table import RawTable
+from tasks.feeds.reading import read_table
 
 SEEN_IN_ONE_CELL = {
     "text_in_amount",

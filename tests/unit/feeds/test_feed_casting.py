@@ -20,7 +20,8 @@ from tasks.feeds.casting import CastTable, ControlTotal, cast_table, control_tot
 from tasks.feeds.cells import number_text, tagged, tagged_array
 from tasks.feeds.contracts import Column, Dialect, FeedContract, load_contract
 from tasks.feeds.dates import parse_date
-from tasks.feeds.reading import raw_rows, read_table
+from tasks.feeds.raw_table import raw_rows
+from tasks.feeds.reading import read_table
 from tasks.feeds.values import Failure, parse_money, parser_for
 from tests.unit.feeds.conftest import HEADER, Extend, WriteText, WriteWorkbook
 

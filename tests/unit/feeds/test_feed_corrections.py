@@ -26,7 +26,8 @@ from tasks.feeds.corrections import (
     shown_cells,
     stated_totals,
 )
-from tasks.feeds.reading import RawTable, raw_rows, read_table
+from tasks.feeds.raw_table import RawTable, raw_rows
+from tasks.feeds.reading import read_table
 from tests.conftest import CAMPAIGN_FACTOR
 
 HEADINGS = ("Customer number", "Invoice number", "Document type", "Due date", "Currency", "Amount", "Open amount")

@@ -22,7 +22,8 @@ from tasks.errors import FileRefused
 from tasks.feeds.cells import shown
 from tasks.feeds.contracts import FeedContract, load_contract
 from tasks.feeds.headings import alias_ranks, match_header
-from tasks.feeds.reading import RawTable, raw_rows, read_table
+from tasks.feeds.raw_table import RawTable, raw_rows
+from tasks.feeds.reading import read_table
 from tasks.feeds.workbooks import NotAWorkbook, PanicIsRefusal
 from tests.unit.feeds.conftest import HEADER, Extend, WriteText, WriteWorkbook
 

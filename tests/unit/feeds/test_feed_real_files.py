@@ -13,7 +13,8 @@ from tasks.errors import FileRefused
 from tasks.feeds.business_date import find_as_of
 from tasks.feeds.casting import CastTable, cast_table, control_totals
 from tasks.feeds.contracts import load_contract
-from tasks.feeds.reading import RawTable, raw_rows, read_table
+from tasks.feeds.raw_table import RawTable, raw_rows
+from tasks.feeds.reading import read_table
 from tests.unit.feeds.conftest import Extend
 
 
