@@ -43,7 +43,10 @@ class Reached:
 
 def reach(truth_set: TruthSet) -> Reached:
     """Find the pairs that are more likely one than two, and compare them with the truth."""
-    found = find_pairs(truth_set.records, truth_set.blocks, truth_set.fields, truth_set.prior, 0.5, most=_MOST_SHARING)
+    likely = dict.fromkeys(truth_set.blocks, 0.5)
+    found = find_pairs(
+        truth_set.records, truth_set.blocks, truth_set.fields, truth_set.prior, likely, most=_MOST_SHARING
+    )
     border = truth_set.two_lists_at
     if border is not None:
         found = one_to_one(pair for pair in found if pair.left < border <= pair.right)

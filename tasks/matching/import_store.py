@@ -14,7 +14,7 @@ from sqlalchemy import Connection, text
 
 from tasks.matching.keys import name_key, vat_key
 from tasks.matching.score import ORGANIZATION, ORGANIZATION_PRIOR, Record, score_pair
-from tasks.matching.store import DuplicateRule, fetch_records, fetch_rules, find_among, refresh_keys
+from tasks.matching.store import FEW, DuplicateRule, fetch_records, fetch_rules, find_among, refresh_keys
 
 _COLUMN_OF: Mapping[str, str] = {"vat": "vat_number", "name": "name"}
 _ALIKE = 0.45
@@ -41,7 +41,11 @@ def find_blocked(connection: Connection, as_of: date) -> list[Blocked]:
     if not rules:
         return []
     new = _new_rows(connection)
-    found = [*_like_stored(connection, new, rules), *_like_each_other(new, rules)]
+    refresh_keys(connection, "organization")
+    if len(new) > FEW:
+        found = _like_any(connection, new, rules)
+    else:
+        found = [*_like_stored(connection, new, rules), *_like_each_other(new, rules)]
     best: dict[int, Blocked] = {}
     for item in sorted(found, key=lambda item: (-item.score, item.other)):
         best.setdefault(item.row_number, item)
@@ -69,7 +73,6 @@ def _new_rows(connection: Connection) -> dict[int, Record]:
 def _like_stored(
     connection: Connection, new: Mapping[int, Record], rules: Mapping[str, DuplicateRule]
 ) -> list[Blocked]:
-    refresh_keys(connection, "organization")
     connection.exec_driver_sql(f"set local pg_trgm.similarity_threshold = {_ALIKE}")
     rows = [(number, record["name"], record["vat"]) for number, record in new.items()]
     met = connection.execute(text(_MET), {
@@ -94,6 +97,20 @@ cross join lateral (
     select n.organization_id from crm.organization_keys n where n.name_key % s.name
 ) k
 """
+
+
+def _like_any(connection: Connection, new: Mapping[int, Record], rules: Mapping[str, DuplicateRule]) -> list[Blocked]:
+    """Many new rows are compared with all that is stored and with each other at once, in memory."""
+    stored = fetch_records(connection, "organization")
+    above = max(stored, default=0) + 1
+    together = {**stored, **{above + number: record for number, record in new.items()}}
+    found: list[Blocked] = []
+    for pair in find_among("organization", together, list(rules.values())):
+        if pair.right >= above:
+            other = f"customer {together[pair.left]['customer_number']}"
+            named = other if pair.left < above else f"{other} in row {pair.left - above}"
+            found += _judged(pair.right - above, together[pair.right], together[pair.left], named, rules)
+    return found
 
 
 def _like_each_other(new: Mapping[int, Record], rules: Mapping[str, DuplicateRule]) -> list[Blocked]:

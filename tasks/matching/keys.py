@@ -14,7 +14,7 @@ import re
 
 import phonenumbers
 from anyascii import anyascii
-from cleanco import basename
+from cleanco.clean import custom_basename, normalized, prepare_default_terms, strip_punct, strip_tail
 from stdnum import get_cc_module
 from stdnum.exceptions import ValidationError
 
@@ -46,10 +46,36 @@ def name_key(name: str | None) -> str | None:
         return None
     spaced = _UNSPACED_FORMS.sub(" ", name)
     plain = anyascii(name).casefold()
-    bare = anyascii(basename(spaced)).casefold() or plain
+    bare = anyascii(without_legal_form(spaced)).casefold() or plain
     words = _words(bare)
     kept = [word for word in words if word not in _LEGAL_FORMS]
     return " ".join(kept or words or _words(plain)) or None
+
+
+def without_legal_form(name: str) -> str:
+    """The name without the legal forms that cleanco knows, at its end.
+
+    cleanco asks each of its hundreds of terms in turn; only those that end with one of the name's words can be there.
+    """
+    terms, stripped = _legal_terms(), strip_tail(name)
+    words = {strip_punct(word) for word in normalized(stripped).split()}
+    asked = sorted(place for word in words for place in terms.get(word, ()))
+    return str(custom_basename(stripped, [_default_terms()[place] for place in asked]) if asked else stripped)
+
+
+@functools.cache
+def _default_terms() -> list[tuple[int, list[str]]]:
+    return list(prepare_default_terms())
+
+
+@functools.cache
+def _legal_terms() -> dict[str, list[int]]:
+    """The places of cleanco's terms, by the word that each ends with."""
+    found: dict[str, list[int]] = {}
+    for place, (_, words) in enumerate(_default_terms()):
+        if words:
+            found.setdefault(words[-1], []).append(place)
+    return found
 
 
 def _words(text: str) -> list[str]:

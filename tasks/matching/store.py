@@ -19,7 +19,7 @@ from tasks.matching.keys import email_key, name_key, person_key, phone_key, vat_
 from tasks.matching.score import CONTACT, CONTACT_PRIOR, ORGANIZATION, ORGANIZATION_PRIOR, Record, score_pair
 
 _MADE_BY = "1"  # raise it when keys are made otherwise: every record's keys are then made again
-_FEW = 300
+FEW = 300  # looked up by index; more are compared in memory with all that is stored
 _ALIKE = 0.45  # of trigrams; below it names share no more than a word
 
 
@@ -173,8 +173,8 @@ def find_among(entity: str, records: Mapping[int, Record], rules: Sequence[Dupli
     wanted = {rule.matched_by: rule for rule in rules}
     blocks = {name: block for name, block in blocks_of(entity, records).items() if name in wanted}
     fields, prior = (ORGANIZATION, ORGANIZATION_PRIOR) if entity == "organization" else (CONTACT, CONTACT_PRIOR)
-    least = min((float(rule.threshold) for rule in rules), default=1.0)
-    return [pair for pair in find_pairs(records, blocks, fields, prior, least) if _cared_for(pair, wanted)]
+    thresholds = {name: float(wanted[name].threshold) for name in blocks}
+    return find_pairs(records, blocks, fields, prior, thresholds)
 
 
 def _cared_for(pair: Pair, rules: Mapping[str, DuplicateRule]) -> bool:
@@ -214,7 +214,7 @@ def find_of(connection: Connection, entity: str, ids: Sequence[int], rules: Sequ
     """
     if not ids or not rules:
         return []
-    if entity == "contact" or len(ids) > _FEW:
+    if entity == "contact" or len(ids) > FEW:
         mine = set(ids)
         found = find_among(entity, fetch_records(connection, entity), rules)
         return [pair for pair in found if pair.left in mine or pair.right in mine]

@@ -156,6 +156,27 @@ def test_a_blocking_rule_keeps_a_second_customer_out(blocking: None, books: Book
     assert same.quarantined == 0
 
 
+def test_many_at_once_are_kept_out_as_a_few_are(
+    blocking: None, books: Books, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compared in memory with all that is stored, the same rows wait for the same reasons."""
+    rows: list[dict[str, object]] = [
+        {**FIRMS[2], "customer_number": "33", "name": "NORDLYS"},
+        {**FIRMS[2], "customer_number": "41", "name": "Rila Logistics EOOD"},
+        {**FIRMS[2], "customer_number": "42", "name": "Logistics, Rila"},
+    ]
+    path = write_csv(tmp_path / "many.csv", rows)
+    seen = []
+    for few in (300, 0):
+        monkeypatch.setattr("tasks.matching.import_store.FEW", few)
+        outcome = books.take_in(path, "organizations", DAY + timedelta(days=1), dry_run=True)
+        assert (outcome.inserted, outcome.quarantined) == (1, 2)
+        assert outcome.preview is not None
+        seen.append([dict(problem) for problem in outcome.preview.problems])
+    assert seen[0] == seen[1]
+    assert len(seen[0]) == 2
+
+
 def test_two_imports_at_once_do_not_both_bring_the_same_firm(
     blocking: None, kontor_settings: Settings, tmp_path: Path
 ) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from pathlib import Path
 
 import pytest
+from cleanco.clean import basename, prepare_default_terms
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.matching.candidates import candidate_pairs, find_pairs, of_field, one_to_one
-from tasks.matching.keys import email_key, name_key, person_key, phone_key, vat_key
+from tasks.matching.keys import email_key, name_key, person_key, phone_key, vat_key, without_legal_form
 from tasks.matching.score import ORGANIZATION, ORGANIZATION_PRIOR, Record, score_pair
 from tests.conftest import CAMPAIGN_FACTOR
 from tests.truth_sets import febrl3, reach, restaurants
@@ -30,6 +32,15 @@ from tests.truth_sets import febrl3, reach, restaurants
 def test_names_are_alike_without_form_case_and_script(one: str, other: str) -> None:
     """One firm in two spellings has one key."""
     assert name_key(one) == name_key(other) is not None
+
+
+def test_legal_forms_are_taken_away_as_cleanco_does() -> None:
+    """Asking only the terms that can be there leaves what asking all of them leaves, for each term and two at once."""
+    terms = [" ".join(words) for _, words in prepare_default_terms()]
+    assert len(terms) > 200
+    for one, other in zip(terms, reversed(terms), strict=True):
+        for name in (f"Витоша {one}.", f"Витоша {other} {one}!", one):
+            assert without_legal_form(name).split() == str(basename(name)).split()
 
 
 def test_a_name_that_is_only_a_legal_form_keeps_it() -> None:
@@ -118,11 +129,37 @@ def test_a_score_does_not_depend_on_who_comes_first(left: Record, right: Record)
 def test_a_key_that_very_many_share_is_passed_over() -> None:
     """A hundred records with one word meet by nothing; of two lists each record is linked once."""
     crowd: dict[int, Record] = {number: {"name": "same", "id": str(number // 2)} for number in range(100)}
-    assert candidate_pairs(crowd, {"name": of_field("name")}) == {}
+    assert len(candidate_pairs(crowd, {"name": of_field("name")})) == 0
     assert len(candidate_pairs(crowd, {"id": of_field("id")})) == 50
-    found = find_pairs({1: ALFA, 2: ALFA, 3: ALFA}, {"vat": of_field("vat")}, ORGANIZATION, ORGANIZATION_PRIOR, 0.9)
+    three, by_vat = {1: ALFA, 2: ALFA, 3: ALFA}, {"vat": of_field("vat")}
+    found = find_pairs(three, by_vat, ORGANIZATION, ORGANIZATION_PRIOR, {"vat": 0.9})
     assert [(pair.left, pair.right) for pair in found] == [(1, 2), (1, 3), (2, 3)]
     assert [(pair.left, pair.right) for pair in one_to_one(found)] == [(1, 2)]
+
+
+_NAMES = st.sampled_from(["alfa trade", "alfa trading", "trade alfa", "beta", "betta", "gamma x alfa", "", None])
+_KEYS = st.one_of(st.none(), st.sampled_from(["1", "2", "1 2", "3"]))
+_RECORDS = st.lists(
+    st.fixed_dictionaries({"name": _NAMES, "vat": _KEYS, "country": _KEYS, "email": _KEYS, "phone": _KEYS}), max_size=9
+)
+
+
+@settings(max_examples=60 * CAMPAIGN_FACTOR)
+@given(_RECORDS, st.sampled_from([0.0, 0.3, 0.92, 1.0]), st.sampled_from([0.0, 0.8]))
+def test_many_at_once_are_found_as_one_by_one(rows: list[Record], by_name: float, by_vat: float) -> None:
+    """Whatever the records and thresholds, arrays find the pairs that scoring each with each finds."""
+    records = dict(enumerate(rows, start=7))
+    thresholds = {"name": by_name, "vat": by_vat}
+    blocks = {name: of_field(name) for name in thresholds}
+    expected = []
+    for left, right in combinations(records, 2):
+        one, other = records[left], records[right]
+        met = tuple(name for name in thresholds if one[name] and one[name] == other[name])
+        scored = score_pair(one, other, ORGANIZATION, ORGANIZATION_PRIOR)
+        if any(scored.score >= thresholds[name] for name in met):
+            expected.append((left, right, scored, met))
+    found = find_pairs(records, blocks, ORGANIZATION, ORGANIZATION_PRIOR, thresholds)
+    assert [(pair.left, pair.right, pair.scored, pair.matched_by) for pair in found] == expected
 
 
 def test_the_truth_sets_are_found(real_data: Path) -> None:
