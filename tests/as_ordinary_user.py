@@ -44,7 +44,7 @@ def checkout() -> Iterator[Path]:
         code = folder / "kontor"
         shutil.copytree(ROOT, code, ignore=shutil.ignore_patterns(*LEFT_OUT))
         _readable(code)
-        _install(code, python_for(account.pw_uid))
+        _install(code, _this_python(folder, account.pw_uid))
         for name in ("home", "t"):
             (folder / name).mkdir(mode=0o700)
             os.chown(folder / name, account.pw_uid, account.pw_gid)
@@ -73,6 +73,44 @@ def _install(code: Path, python: str) -> None:
     script = code / ".venv" / "bin" / "kontor"
     script.write_text(_KONTOR.format(python=code / ".venv" / "bin" / "python"))
     script.chmod(0o755)
+
+
+def _this_python(folder: Path, uid: int) -> str:
+    """This very interpreter, copied into ``folder`` where the account cannot reach it: the packages were chosen for it.
+
+    Another patch release of the same version may need others: what asyncpg takes from the standard library since 3.11.3
+    is a package before.
+    """
+    name = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    own = Path(sys.base_prefix) / "bin" / name
+    if _starts(own, uid):
+        return str(own)
+    copy = folder / "python"
+    library = Path("lib") / name
+    unwanted = shutil.ignore_patterns("site-packages", "__pycache__", "test", "config-*")
+    shutil.copytree(Path(sys.base_prefix) / library, copy / library, ignore=unwanted)
+    for shared in (Path(sys.base_prefix) / "lib").glob("libpython*.so*"):
+        shutil.copy2(shared, copy / "lib", follow_symlinks=False)
+    (copy / "bin").mkdir()
+    (copy / "bin" / name).write_bytes(_beside_its_library(own.read_bytes()))
+    (copy / "bin" / name).chmod(0o755)
+    return str(copy / "bin" / name) if _starts(copy / "bin" / name, uid) else python_for(uid)
+
+
+def _beside_its_library(program: bytes) -> bytes:
+    """Return the program with the folder it takes libpython from written relative to itself, in the same room."""
+    absolute = str(Path(sys.base_prefix) / "lib").encode() + b"\0"
+    relative = b"$ORIGIN/../lib"
+    return program.replace(b"\0" + absolute, b"\0" + relative.ljust(len(absolute), b"\0"))
+
+
+def _starts(python: Path, uid: int) -> bool:
+    """Whether the account can start this interpreter with what Kontor needs of the standard library."""
+    command = [str(python), "-c", "import ssl, ctypes, sqlite3, zoneinfo"]
+    try:
+        return subprocess.run(command, user=uid, cwd="/", check=False, capture_output=True).returncode == 0
+    except OSError:
+        return False
 
 
 def _share(source: Path, target: Path) -> None:
