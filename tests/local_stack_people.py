@@ -37,7 +37,7 @@ from pathlib import Path
 import psycopg
 from tasks import local_stack
 from tasks.errors import KontorError
-from tasks.local_stack import find_postgres, remove_postgres, start_postgres, stop_postgres
+from tasks.local_stack import find_postgres, known, programs_folder, remove_postgres, start_postgres, stop_postgres
 home = Path(sys.argv[1])
 said = []
 def pid_of(server):

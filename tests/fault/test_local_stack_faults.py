@@ -292,10 +292,10 @@ def test_a_damaged_copy_of_the_programs_is_replaced() -> None:
     with person("root") as root:
         programs = root.homes / "own"
         code = f"""
-local_stack.ROOT_FOLDER = Path({str(programs)!r})
+known.ROOT_FOLDER = Path({str(programs)!r})
 start_postgres(home)
 stop_postgres(home)
-copy = Path(local_stack._programs(print)) / "initdb"
+copy = Path(programs_folder()) / "initdb"
 whole = copy.stat().st_size
 os.truncate(copy, 100)
 (copy.parents[3].parent / f".{{copy.parents[3].name}}.half").mkdir()
@@ -315,7 +315,7 @@ def test_a_root_folder_that_others_may_write_to_is_refused() -> None:
         prepared = root.homes / "prepared"
         prepared.mkdir()
         prepared.chmod(0o777)
-        code = f"local_stack.ROOT_FOLDER = Path({str(prepared)!r}); answer(refusal(lambda: start_postgres(home)))"
+        code = f"known.ROOT_FOLDER = Path({str(prepared)!r}); answer(refusal(lambda: start_postgres(home)))"
         refused = root.ask(code, root.homes / "home")
         assert list(prepared.iterdir()) == []
     assert refused["kind"] == "Refused"
