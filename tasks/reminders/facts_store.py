@@ -199,6 +199,7 @@ order by i.organization_id, i.invoice_id
 """
 
 # A hold of the past is what stood on that day: made by then, not yet released, or a promise that had run out.
+# A run for a past day, or on a clock that went back, lets people rest from mails of later days too.
 _SIDES = """
 with suppressed as (
     select distinct on (email) email, kind || ' since ' || since::date as reason
@@ -237,7 +238,7 @@ with suppressed as (
            min(m.as_of) filter (where %(as_it_stands)s
                and m.state in ('planned', 'held', 'approved', 'sending', 'deferred')) as waiting
     from outbox.reminders m
-    where m.state <> 'cancelled' and m.as_of < least(%(as_of)s, %(reserved_before)s)
+    where m.state <> 'cancelled' and (%(as_it_stands)s or m.as_of < least(%(as_of)s, %(reserved_before)s))
     group by m.organization_id
 )
 select o.organization_id, o.customer_number, coalesce(o.country, ''), coalesce(o.segment, ''),

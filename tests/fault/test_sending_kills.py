@@ -1,4 +1,4 @@
-"""Reminders while processes are killed, connections cut and payments booked: nobody hears twice or of what is paid.
+"""Reminders while processes are killed, connections cut, the database restarted, the clock moved and payments booked.
 
 Real processes, real SIGKILL, a mail server that counts what it has taken. What must hold, whatever happened:
 
@@ -6,7 +6,10 @@ Real processes, real SIGKILL, a mail server that counts what it has taken. What 
     each Message-ID is delivered once, each invoice's stage in one delivered mail
     no mail speaks of an invoice whose settlement was committed before the mail's gate
 
-A plain run tries one seed, a campaign (``make campaign``) many; every failure prints its seed.
+Every seed is one of two stories. *Now*: each run finds the business day in another place of the world, where it may be
+yesterday or tomorrow. *Spring*: runs for days of March and April 2026, over the change to summer time, the end of the
+month and weekends, told that they may send, with up to three stages of each invoice. A plain run tries both once, a
+campaign (``make campaign``) many; every failure prints its seed.
 """
 
 from __future__ import annotations
@@ -14,15 +17,19 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from datetime import datetime, timedelta
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
 from sqlalchemy import text
 
+from tasks import database
 from tasks.database import FLOWS, engine_for
 from tasks.reminders.calendar import Calendar
 from tests.conftest import CAMPAIGN_FACTOR
+from tests.fault.test_kills import kill_server
 from tests.nursery import Child
 from tests.outbox import Queue, make_customers
 from tests.smtp_server import Behaviour, FaultyServer, faulty_server
@@ -30,9 +37,13 @@ from tests.stage import Stage
 
 pytestmark = pytest.mark.xdist_group("faults")
 
-SEEDS = range(1 * CAMPAIGN_FACTOR)
+SEEDS = range(2 * CAMPAIGN_FACTOR)
 CUSTOMERS = 24
-MOST_KILLS = 2 if CAMPAIGN_FACTOR == 1 else 5
+MOST_KILLS = 2 if CAMPAIGN_FACTOR == 1 else 4
+# 26 hours apart: whatever the time, it is another day in the first than in the last.
+PLACES = ("Etc/GMT+12", "Europe/Sofia", "Pacific/Kiritimati")
+# Summer time began on 29 March 2026; the 21st, 22nd, 28th, 29th, 4th and 5th are weekends.
+SPRING = tuple(date(2026, 3, 20) + timedelta(days=n) for n in (0, 1, 7, 8, 9, 10, 11, 12, 14, 17, 18, 19))
 # In turn: mostly the server behaves, a little slowly so that there is time to be killed in.
 _MOODS = [
     *[Behaviour.LATE] * 14,
@@ -50,7 +61,7 @@ def working_country(stage: Stage, *, days_ago: int = 0) -> str:
     return next(code for code in ("BG", "SE", "SA", "BN", "IR", "NP", "IL") if calendar.is_working_day(code, day))
 
 
-def start(stage: Stage, server: FaultyServer, **parameters: object) -> Child:
+def start(stage: Stage, server: FaultyServer, place: Mapping[str, str] | None = None, /, **parameters: object) -> Child:
     """Start a run that plans and sends, in a process of its own."""
     environment = {
         "KONTOR_MAIL_MODE": "live",
@@ -58,35 +69,68 @@ def start(stage: Stage, server: FaultyServer, **parameters: object) -> Child:
         "KONTOR_SMTP_URL": server.plain_url,
         "KONTOR_SMTP_TIMEOUT_SECONDS": "5",
         "KONTOR_SMTP_ANSWER_TIMEOUT_SECONDS": "5",
+        **(place or {}),
     }
     given = {"dry_run": False, "any_hour": True} | parameters
     return stage.processes.start_flow("overdue_reminders", environment, **given)
 
 
-def settle_one(queue: Queue, chance: random.Random) -> tuple[str, datetime]:
-    """Book a payment: an invoice leaves the ledger; returns its number and an instant after the commit."""
-    number = f"C-{chance.randint(1, CUSTOMERS)}/{chance.randint(1, 2)}"
-    queue.change(
-        "update crm.invoices set listed_until = :day where invoice_number = :number", day=queue.day, number=number
-    )
-    return number, queue.rows("select clock_timestamp() as now")[0]["now"]
+@dataclass
+class Story:
+    """What one seed does: where it stands, which days its runs are for, and what became of it so far."""
 
+    stage: Stage
+    queue: Queue
+    server: FaultyServer
+    chance: random.Random
+    days: list[date]
+    told: str
+    settled: dict[str, datetime] = field(default_factory=dict)
 
-def disturb(queue: Queue, child: Child, server: FaultyServer, chance: random.Random) -> str:
-    """Wait for a random moment of a run, then kill it or cut its connections; returns what was done."""
-    goal, delay = len(server.taken) + chance.randint(0, 6), chance.uniform(0, 0.15)
-    deadline = time.monotonic() + chance.uniform(0.2, 4)
-    while child.is_alive and len(server.taken) < goal and time.monotonic() < deadline:
-        time.sleep(0.005)
-    time.sleep(delay)
-    if chance.random() < 0.3:
-        with engine_for(queue.settings, FLOWS).connect() as connection:
-            connection.execute(text(_CUT))
+    def start(self) -> Child:
+        """Start the next run: for the next day of spring, or for today somewhere in the world."""
+        place = {"KONTOR_BUSINESS_TIMEZONE": self.chance.choice(PLACES)}
+        if not self.days:
+            return start(self.stage, self.server, place)
+        day = self.days.pop(0) if len(self.days) > 1 else self.days[0]
+        return start(self.stage, self.server, place, as_of=str(day), allow_past=True)
+
+    def settle_one(self) -> None:
+        """Book a payment: an invoice leaves the ledger; the instant kept lies after the commit."""
+        number = f"C-{self.chance.randint(1, CUSTOMERS)}/{self.chance.randint(1, 2)}"
+        self.queue.change(
+            "update crm.invoices set listed_until = :day where invoice_number = :number",
+            day=self.queue.day - timedelta(days=2),
+            number=number,
+        )
+        self.settled.setdefault(number, self.queue.rows("select clock_timestamp() as now")[0]["now"])
+
+    def disturb(self) -> None:
+        """Start a run, wait for a random moment of it, and kill it, cut it off, kill the database or run beside it.
+
+        A moment is a number of mails and a little time after them; with none it falls among starting and planning.
+        """
+        child, chance = self.start(), self.chance
+        before, mails = len(self.server.taken), chance.randint(-6, 10)
+        delay = chance.uniform(0.05, 2.5) if mails <= 0 else chance.uniform(0, 0.1)
+        while child.is_alive and len(self.server.taken) < before + mails:
+            time.sleep(0.005)
+        time.sleep(delay)
+        what = chance.choices(("killed", "cut", "restarted", "beside"), (5, 2, 2, 2))[0]
+        self.told += f" {what}@{len(self.server.taken)}"
+        if what == "restarted":
+            kill_server(self.stage.settings)
+        elif what == "cut":
+            with engine_for(self.queue.settings, FLOWS).connect() as connection:
+                connection.execute(text(_CUT))
+        elif what == "beside":
+            beside = self.start().wait()
+            # 3: told that it is not alone; otherwise the other had ended before it looked, or the server spoke.
+            assert beside.code in (0, 3, 5, 6), (self.told, beside.said)
+        if what in ("killed", "beside"):
+            child.kill()
         child.wait()
-        return "cut"
-    child.kill()
-    child.wait()
-    return "killed"
+        database.prepare(self.queue.settings)
 
 
 _CUT = "select pg_terminate_backend(pid) from pg_stat_activity where application_name like '%overdue%'"
@@ -96,8 +140,9 @@ def assert_true_to_the_server(queue: Queue, server: FaultyServer, settled: dict[
     """What stands in the database agrees with what the server has, as the module says."""
     rows = queue.rows(
         "select r.message_id, r.state, r.claimed_at, r.reminder_id,"
-        " array(select v.invoice_number from outbox.reminder_items i join crm.invoices v using (invoice_id)"
-        "       where i.reminder_id = r.reminder_id and i.released_at is null) as numbers from outbox.reminders r"
+        " array(select v.invoice_number || ' ' || i.stage || i.sequence"
+        "       from outbox.reminder_items i join crm.invoices v using (invoice_id)"
+        "       where i.reminder_id = r.reminder_id and i.released_at is null) as steps from outbox.reminders r"
     )
     by_id = {row["message_id"]: row for row in rows if row["message_id"]}
     ids = [taken.message_id.strip() for taken in server.taken]
@@ -106,7 +151,7 @@ def assert_true_to_the_server(queue: Queue, server: FaultyServer, settled: dict[
     assert states["sending"] == 0, told
     assert states["sent"] <= len(ids) <= states["sent"] + states["unknown"], (told, states)
     assert {one for one, row in by_id.items() if row["state"] == "sent"} <= set(ids), told
-    spoken = Counter(number for one in ids for number in by_id[one]["numbers"])
+    spoken = Counter(step for one in ids for step in by_id[one]["steps"])
     assert all(count == 1 for count in spoken.values()), (told, spoken)
     for taken in server.taken:
         body = taken.message.get_body(("plain",))
@@ -116,28 +161,60 @@ def assert_true_to_the_server(queue: Queue, server: FaultyServer, settled: dict[
         assert late == [], told
 
 
+@pytest.fixture
+def worn_stage(empty_stage: Stage) -> Iterator[Stage]:
+    """The empty stage, put back in its place of the world afterwards."""
+    yield empty_stage
+    database.prepare(empty_stage.settings)
+
+
 @pytest.mark.parametrize("seed", SEEDS)
-def test_reminders_killed_at_any_instant_reach_nobody_twice(empty_stage: Stage, seed: int) -> None:
-    """Runs are killed and cut while the server misbehaves and payments come in; then one ends, and one more."""
-    stage, chance, told = empty_stage, random.Random(f"sending {seed}"), f"seed {seed}:"
-    queue = make_customers(stage.settings, CUSTOMERS, country=working_country(stage))
-    settled: dict[str, datetime] = {}
+def test_reminders_killed_at_any_instant_reach_nobody_twice(worn_stage: Stage, seed: int) -> None:
+    """Runs are disturbed while the server misbehaves and payments come in; then one ends, and one more."""
+    stage, chance, spring = worn_stage, random.Random(f"sending {seed}"), seed % 2 == 1
+    queue = make_customers(stage.settings, CUSTOMERS, country="BG" if spring else working_country(stage))
+    days = sorted(chance.sample(SPRING, MOST_KILLS + 1)) if spring else []
+    if spring:
+        move_to_spring(queue)
     with faulty_server() as server:
         server.delay_seconds = 0.02
         server.behave = lambda _line: chance.choice(_MOODS)
+        story = Story(stage, queue, server, chance, days, f"seed {seed}:")
         for _ in range(MOST_KILLS):
-            number, instant = settle_one(queue, chance)
-            settled.setdefault(number, instant)
-            told += " " + disturb(queue, start(stage, server), server, chance)
+            story.settle_one()
+            story.disturb()
         server.behave = lambda _line: Behaviour.TAKE
-        ended = start(stage, server).wait()
-        assert ended.code in (0, 6), (told, ended.said)
-        assert_true_to_the_server(queue, server, settled, told)
-        before = queue.rows("select * from outbox.reminders order by 1"), len(server.taken)
-        again = start(stage, server).wait()
-        assert again.code in (0, 6), (told, again.said)
-        assert (queue.rows("select * from outbox.reminders order by 1"), len(server.taken)) == before, told
-    print(told, before[1], "delivered")
+        ended = story.start().wait()
+        assert ended.code in (0, 6), (story.told, ended.said)
+        assert_true_to_the_server(queue, server, story.settled, story.told)
+        if spring or CAMPAIGN_FACTOR > 1:
+            return_and_compare(story, last=str(story.days[-1]) if spring else None)
+    print(story.told, len(server.taken), "delivered", flush=True)
+
+
+def return_and_compare(story: Story, last: str | None) -> None:
+    """Once more for the same day, twice at home: the second of two leaves everything as it is."""
+    more = {"as_of": last, "allow_past": True} if last else {}
+    assert start(story.stage, story.server, **more).wait().code in (0, 6), story.told
+    before = story.queue.rows("select * from outbox.reminders order by 1"), len(story.server.taken)
+    assert start(story.stage, story.server, **more).wait().code in (0, 6), story.told
+    after = story.queue.rows("select * from outbox.reminders order by 1"), len(story.server.taken)
+    assert after == before, story.told
+    assert_true_to_the_server(story.queue, story.server, story.settled, story.told)
+
+
+def move_to_spring(queue: Queue) -> None:
+    """The same customers with invoices of that spring, and a ledger for every week of it."""
+    queue.change(
+        "update crm.invoices set listed_from = date '2026-02-01', issued_on = date '2026-01-15',"
+        " due_on = date '2026-02-26' + mod(invoice_id, 5)::integer * 4"
+    )
+    queue.change(
+        "insert into landing.feed_files (file_name, sha256, byte_size, contract, contract_version, contract_sha256,"
+        " feed, source, mode, as_of, state, run_id)"
+        " select 'week.csv', md5(random()::text), 1, f.contract, '1', '', f.feed, f.source, f.mode,"
+        " date '2026-03-02' + 7 * n, 'applied', f.run_id from landing.feed_files f, generate_series(0, 6) n"
+    )
 
 
 def test_two_runs_at_once_are_one(empty_stage: Stage) -> None:

@@ -129,6 +129,17 @@ def test_a_waiting_mail_blocks_and_a_sent_one_counts(books: Books) -> None:
     assert steps == [("A1", "first"), ("A1", "second"), ("A2", "first")]
 
 
+def test_a_run_for_an_earlier_day_lets_people_rest_from_later_mails(books: Books) -> None:
+    """Whoever was written to on the 12th gets no mail from a run for the 5th, though a further step is due then."""
+    run_on(books, DAY + timedelta(days=8))
+    assert run_on(books, DAY + timedelta(days=1))["planned"] == 0
+    assert kept(books)["decisions"][-3]["reason_code"] == "queued"
+    with books.engine.begin() as connection:
+        connection.execute(text(SENT))
+    assert run_on(books, DAY + timedelta(days=1))["planned"] == 0
+    assert kept(books)["decisions"][-1]["reason_code"] == "resting"
+
+
 def test_reports_name_the_last_reminder_that_was_sent(books: Books) -> None:
     """An item's last stage and its instant are those of a mail the server took; a planned one says nothing yet."""
     query = "select invoice_number, last_stage, last_reminded_at is not null as told from report.overdue_invoices(:day)"
