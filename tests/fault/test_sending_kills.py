@@ -111,8 +111,8 @@ class Story:
         A moment is a number of mails and a little time after them; with none it falls among starting and planning.
         """
         child, chance = self.start(), self.chance
-        before, mails = len(self.server.taken), chance.randint(-6, 10)
-        delay = chance.uniform(0.05, 2.5) if mails <= 0 else chance.uniform(0, 0.1)
+        before, mails = len(self.server.taken), chance.randint(-3, 12)
+        delay = chance.uniform(0.1, 5) if mails <= 0 else chance.uniform(0, 0.1)
         while child.is_alive and len(self.server.taken) < before + mails:
             time.sleep(0.005)
         time.sleep(delay)
@@ -129,7 +129,8 @@ class Story:
             assert beside.code in (0, 3, 5, 6), (self.told, beside.said)
         if what in ("killed", "beside"):
             child.kill()
-        child.wait()
+        ended = child.wait()
+        self.told += f":{ended.code}"
         database.prepare(self.queue.settings)
 
 
