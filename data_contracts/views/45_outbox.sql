@@ -14,7 +14,7 @@ returns table (
 language sql stable security definer set search_path = pg_catalog
 begin atomic
     select r.reminder_id, r.as_of, o.customer_number, o.name, r.stage, r.sequence, r.state,
-           r.state_reason, nullif(split_part(r.state_reason, ':', 1), ''), r.recipient_email, r.recipient_reason, r.cc, r.language, r.subject,
+           r.state_reason, substring(r.state_reason from '^([a-z_]+)(?::| as |$)'), r.recipient_email, r.recipient_reason, r.cc, r.language, r.subject,
            i.numbers, i.amounts, i.released, r.needs_approval, r.approved_by, r.attempts,
            r.next_attempt_at, r.planned_at, r.sent_at, d.mode, d.smtp_code,
            d.smtp_answer, r.message_id, r.thread_message_id, r.rule_id, r.rule_version, r.run_id, r.updated_at

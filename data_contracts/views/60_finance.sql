@@ -173,17 +173,19 @@ create or replace view report.quarantined_money as
 select * from report.quarantined_money(ops.business_today());
 
 -- What became of reminders planned for the days after one day up to another: one line per mail and currency. States
--- are those of now, because what a mail server said yesterday is not undone by asking for the day before.
+-- are those of now, because what a mail server said yesterday is not undone by asking for the day before. The code is
+-- what reasons are counted by: paid, credited, disputed, server …; the reason itself may name a file or quote an answer.
 create or replace function report.reminder_outcomes(since date, as_of date)
 returns table (
     as_of date, customer_number text, customer_name text, stage text, sequence integer, state text, state_reason text,
     currency text, invoices bigint, open_amount numeric, language text, recipient_reason text, sent_at timestamptz,
-    reminder_id bigint
+    reminder_id bigint, reason_code text
 )
 language sql stable security definer set search_path = pg_catalog
 begin atomic
     select r.as_of, o.customer_number, o.name, r.stage, r.sequence, r.state, r.state_reason, i.currency, i.invoices,
-           i.open_amount, r.language, r.recipient_reason, r.sent_at, r.reminder_id
+           i.open_amount, r.language, r.recipient_reason, r.sent_at, r.reminder_id,
+           substring(r.state_reason from '^([a-z_]+)(?::| as |$)')
     from outbox.reminders r
     join crm.organizations o on o.organization_id = r.organization_id
     cross join lateral (
@@ -196,7 +198,7 @@ create or replace function report.reminder_outcomes(as_of date)
 returns table (
     as_of date, customer_number text, customer_name text, stage text, sequence integer, state text, state_reason text,
     currency text, invoices bigint, open_amount numeric, language text, recipient_reason text, sent_at timestamptz,
-    reminder_id bigint
+    reminder_id bigint, reason_code text
 )
 language sql stable security definer set search_path = pg_catalog
 begin atomic

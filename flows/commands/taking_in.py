@@ -255,7 +255,9 @@ def _print_outcome(finished: Sequence[Finished], rows: Sequence[Mapping[str, obj
     print_remarks(outcome for item in finished for outcome in item.outcomes)
     if dry_run:
         print_previews(outcome for item in finished for outcome in item.outcomes)
-        console.print("This was a dry run: nothing was kept.")
+        files = sum(item.counts.get("files", 0) for item in finished)
+        besides = f"{counted(files, 'file')} below KONTOR_HOME/reports, and else " if files else ""
+        console.print(f"This was a dry run: {besides}nothing was kept.")
         return
     replayed = sum(item.counts.get("replayed", 0) for item in finished)
     if replayed:

@@ -15,6 +15,14 @@ ANY = "*"
 STAGES = ("upcoming", "first", "second", "final")
 LEVEL: Mapping[str, int] = {stage: level for level, stage in enumerate(STAGES)}
 
+# How a source begins that nobody has looked up yet: what stands on it is kept and listed, and shown in no letter.
+UNCONFIRMED = "to be confirmed"
+
+
+def is_confirmed(source: str) -> bool:
+    """Whether somebody has looked the source up; one that begins with ``to be confirmed`` waits for it."""
+    return not source.strip().lower().startswith(UNCONFIRMED)
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -211,7 +219,7 @@ def make_rulebook(rows: Mapping[str, Iterable[Mapping[str, Any]]]) -> RuleBook:
         limits={(rule.guard, rule.country): rule for rule in _rules(Limit, rows.get("reminder_limit", ()))},
         windows={rule.country: rule for rule in _rules(SendWindow, rows.get("send_window", ()))},
         fees=tuple(sorted(_rules(FeeRule, rows.get("fee_rule", ())), key=lambda rule: rule.rule_id)),
-        rates=tuple(map(_rate, rows.get("reference_rate", ()))),
+        rates=tuple(_rate(row) for row in rows.get("reference_rate", ()) if is_confirmed(row["source"])),
     )
 
 

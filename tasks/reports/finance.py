@@ -205,14 +205,14 @@ STATE_ORDER = (
 
 
 def outcomes_of(report: Report) -> list[Outcome]:
-    """Reminders counted by state and reason, what needs a person first; rows of ``reminder_outcomes``.
+    """Reminders counted by state and the code of the reason, what needs a person first; rows of ``reminder_outcomes``.
 
     A mail about two currencies is one mail and two amounts.
     """
     mails: dict[tuple[str, str], set[object]] = {}
     amounts: dict[tuple[str, str], dict[str, Decimal]] = {}
     for row in report.records():
-        key = (str(row["state"]), str(row["state_reason"] or ""))
+        key = (str(row["state"]), str(row["reason_code"] or "").replace("_", " "))
         mails.setdefault(key, set()).add(row["reminder_id"])
         sums = amounts.setdefault(key, {})
         currency = str(row["currency"])

@@ -247,7 +247,7 @@ def test_reminders_tasks_and_holds_are_told(kontor_settings: Settings, tmp_path:
             connection.execute(text(statement), {"day": day})
     report = _report(kontor_settings, day)
     outcomes = report.tables["reminder_outcomes"].records()
-    assert [(row["customer_number"], row["state"], row["state_reason"]) for row in outcomes] == [
+    assert [(row["customer_number"], row["state"], row["reason_code"]) for row in outcomes] == [
         ("C-1", "cancelled", "paid")
     ]
     withheld = report.tables["reminders_withheld"].records()
@@ -301,7 +301,7 @@ _REMINDED = (
     """
     insert into outbox.reminders (run_id, decision_id, organization_id, as_of, stage, state, state_reason,
         recipient_email, recipient_reason, language, template, rule_id, rule_version)
-    select run_id, decision_id, organization_id, :day, 'first', 'cancelled', 'paid', 'a@b.example', 'role', 'en',
+    select run_id, decision_id, organization_id, :day, 'first', 'cancelled', 'paid: gone', 'a@b.example', 'role', 'en',
            'first', 'rule', 1
     from ops.reminder_decisions where decision = 'remind'
     """,

@@ -60,7 +60,7 @@ _SHAPES: Mapping[str, tuple[tuple[str, str], ...]] = {
     ),
     "reminder_outcomes": (
         ("customer_number", "text"), ("state", "text"), ("state_reason", "text"), ("currency", "text"),
-        ("open_amount", "money"), ("reminder_id", "integer"),
+        ("open_amount", "money"), ("reminder_id", "integer"), ("reason_code", "text"),
     ),
     "reminders_withheld": (
         ("customer_number", "text"), ("decision", "text"), ("reason_code", "text"), ("reason", "text"),
@@ -86,10 +86,11 @@ _ROWS: Mapping[str, tuple[tuple[object, ...], ...]] = {
     ),
     "payer_class_changes": (("002", TAG, "hesitant", "strict", "pays on time"),),
     "reminder_outcomes": (
-        ("001", "sent", None, "EUR", Decimal("10"), 1),
-        ("001", "sent", None, "NOK", Decimal("20"), 1),
-        ("002", "cancelled", "paid", "EUR", Decimal("5"), 2),
-        ("003", "unknown", "no answer", "EUR", Decimal("7"), 3),
+        ("001", "sent", None, "EUR", Decimal("10"), 1, None),
+        ("001", "sent", None, "NOK", Decimal("20"), 1, None),
+        ("002", "cancelled", "paid: left the list of 1 May", "EUR", Decimal("5"), 2, "paid"),
+        ("002", "cancelled", "paid: left the list of 8 May", "EUR", Decimal("6"), 4, "paid"),
+        ("003", "unknown", "no answer", "EUR", Decimal("7"), 3, "unknown"),
     ),
     "tasks_waiting": (("004", TAG, "no_contact", None, "nobody holds the payments role"),),
 }
@@ -157,11 +158,11 @@ def test_debtors_are_per_currency_and_greatest_first() -> None:
 
 
 def test_a_mail_about_two_currencies_is_one_mail() -> None:
-    """Reminders are counted as mails and their money per currency; what nobody knows comes first."""
+    """Reminders are counted by the code of their reason, as mails and money per currency; the unknown ones first."""
     found = outcomes_of(_table("reminder_outcomes"))
     assert [(item.state, item.reason, item.mails, dict(item.amounts)) for item in found] == [
-        ("unknown", "no answer", 1, {"EUR": Decimal(7)}),
-        ("cancelled", "paid", 1, {"EUR": Decimal(5)}),
+        ("unknown", "unknown", 1, {"EUR": Decimal(7)}),
+        ("cancelled", "paid", 2, {"EUR": Decimal(11)}),
         ("sent", "", 1, {"EUR": Decimal(10), "NOK": Decimal(20)}),
     ]
 

@@ -9,7 +9,8 @@ import pytest
 
 from tasks.reminders.facts import Item
 from tasks.reminders.fees import find_claims
-from tests.reminding import CALENDAR, RULES, customer, decided, owed
+from tasks.reminders.rulebook import make_rulebook
+from tests.reminding import CALENDAR, RULES, customer, decided, owed, shipped_rows
 
 LETTER = date(2025, 8, 1)
 DUE = date(2025, 6, 1)
@@ -32,7 +33,7 @@ def _claims(country: str, stage: str, *items: Item, on: date = LETTER) -> list[t
         ("PL", "second", owed(1, DUE, "60000"), [("fee", "EUR", "40.00"), ("interest", "EUR", "1553.01")]),
         ("SE", "second", owed(1, DUE, "1000", "SEK"), [("interest", "SEK", "17.51")]),
         ("SE", "final", owed(1, DUE, "1000", "SEK"), [("fee", "SEK", "450.00"), ("interest", "SEK", "17.51")]),
-        # Bulgaria's base rates are not entered, and its fee begins in 2026; elsewhere nothing is shown.
+        # Bulgaria's base rates are not entered, and its fee is not confirmed; elsewhere nothing is shown.
         ("BG", "final", owed(1, DUE, "1000"), []),
         ("FR", "final", owed(1, DUE, "1000"), []),
     ],
@@ -41,10 +42,7 @@ def test_claims_of_a_country(country: str, stage: str, item: Item, expected: lis
     """Fees and interest are those of the country's law, at the stage from which they may be shown."""
     rules = [rule for rule in RULES.fees if rule.country == country]
     assert bool(rules) is (country != "FR")
-    found = _claims(country, stage, item)
-    if country == "BG":  # the shipped rule begins in 2026; the shipped set is read without regard to days here
-        found = [claim for claim in found if claim[0] != "fee"]
-    assert found == expected
+    assert _claims(country, stage, item) == expected
 
 
 def test_a_reminder_fee_is_asked_once_a_letter_and_not_before_its_day() -> None:
@@ -59,6 +57,20 @@ def test_a_day_without_a_known_rate_means_no_figure() -> None:
     """Interest that reaches into a half year whose rate nobody has entered is not shown at all; the fee is."""
     assert _claims("DE", "second", owed(1, DUE, "1000"), on=date(2026, 8, 3)) == [("fee", "EUR", "40.00")]
     assert _claims("DE", "second", owed(1, date(2023, 1, 2), "1000")) == [("fee", "EUR", "40.00")]
+
+
+def test_what_nobody_has_confirmed_is_shown_to_nobody() -> None:
+    """A fee or rate whose source says so gives no figure until somebody has looked it up and says the source alone."""
+    rows = shipped_rows()
+    item = owed(1, DUE, "1000.00")
+    [bulgarian] = [row for row in rows["fee_rule"] if row["rule_id"] == "bg_fee"]
+    bulgarian["legal_source"] = bulgarian["legal_source"].removeprefix("to be confirmed: ")
+    told = find_claims(make_rulebook(rows), "BG", "final", [item], LETTER)
+    assert [(claim.kind, claim.amount) for claim in told] == [("fee", Decimal(40))]
+    for row in rows["reference_rate"]:
+        row["source"] = f"To be confirmed: {row['source']}"
+    told = find_claims(make_rulebook(rows), "DE", "final", [item], LETTER)
+    assert [claim.kind for claim in told] == ["fee"]
 
 
 def test_claims_stand_beside_the_sums_of_a_decision() -> None:
