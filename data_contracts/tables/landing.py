@@ -54,6 +54,7 @@ feed_files = Table(
     _count("reopened"),
     Column("totals", JSONB, nullable=False, server_default=text("'{}'")),
     Column("sums", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("stated", JSONB, nullable=False, server_default=text("'[]'")),
     Column("guards", JSONB, nullable=False, server_default=text("'[]'")),
     Column("refusal", JSONB, nullable=False, server_default=text("'[]'")),
     Column("classification_pending", Boolean, nullable=False, server_default=text("false")),

@@ -170,20 +170,26 @@ def _copy_of(
 def _keep(
     connection: Connection, staged: StagedFile, measures: Measures, verdicts: Sequence[Verdict], overruling: Overruling
 ) -> None:
-    """Keep the file's sums for its later neighbours, and each verdict; an overruled one with who and why."""
+    """Keep the file's sums for its later neighbours, what it states itself, and each verdict; who overruled one, why."""
     sums = {currency: {"rows": s.rows, "open": str(s.open_amount)} for currency, s in (measures.sums or {}).items()}
     connection.execute(
         text(
-            "update landing.feed_files f set sums = :sums, guards = (select coalesce(jsonb_agg(case"
+            "update landing.feed_files f set sums = :sums, stated = :stated, guards = (select coalesce(jsonb_agg(case"
             "   when v.verdict ->> 'state' = 'overruled' then v.verdict || jsonb_build_object("
             "     'overruled_by', (select actor from ops.run_ledger r where r.run_id = f.run_id),"
             "     'overruled_because', cast(:reason as text))"
             "   else v.verdict end order by v.place), '[]')"
             " from jsonb_array_elements(:verdicts) with ordinality v(verdict, place))"
             " where feed_file_id = :feed_file_id"
-        ).bindparams(bindparam("sums", type_=JSONB), bindparam("verdicts", type_=JSONB)),
+        ).bindparams(
+            *(bindparam(name, type_=JSONB) for name in ("sums", "stated")), bindparam("verdicts", type_=JSONB)
+        ),
         {
             "sums": sums,
+            "stated": [
+                {"column": total.column, "currency": total.currency, "amount": str(total.said)}
+                for total in measures.totals
+            ],
             "verdicts": [verdict.record() for verdict in verdicts],
             "reason": overruling.reason,
             "feed_file_id": staged.feed_file_id,

@@ -1,7 +1,8 @@
-"""Guards: thresholds as dated rules, and beside each file its sums per currency and what its guards measured.
+"""Guards: thresholds as dated rules, and beside each file its sums per currency, those it states itself, and what its guards
+measured.
 
 Needed by the judgement of a file against its neighbours (tasks/feeds/guards_store.py).
-Locks: ACCESS EXCLUSIVE on landing.feed_files while two columns with constant defaults are added; that rewrites nothing
+Locks: ACCESS EXCLUSIVE on landing.feed_files while three columns with constant defaults are added; that rewrites nothing
 and takes no time beyond waiting for runs that hold the table.
 Interrupted: everything runs in one transaction, so an aborted run leaves nothing.
 """
@@ -19,8 +20,8 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Add the two columns and the table, and let flows read it."""
-    for name, empty in (("sums", "'{}'"), ("guards", "'[]'")):
+    """Add the three columns and the table, and let flows read it."""
+    for name, empty in (("sums", "'{}'"), ("stated", "'[]'"), ("guards", "'[]'")):
         column = sa.Column(name, postgresql.JSONB(), server_default=sa.text(empty), nullable=False)
         op.add_column("feed_files", column, schema="landing")
     _create_thresholds()
