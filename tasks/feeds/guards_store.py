@@ -170,7 +170,7 @@ def _copy_of(
 def _keep(
     connection: Connection, staged: StagedFile, measures: Measures, verdicts: Sequence[Verdict], overruling: Overruling
 ) -> None:
-    """Keep the file's sums for its later neighbours, what it states itself, and each verdict; who overruled one, why."""
+    """Keep the file's sums, those it states, and each verdict; an overruled one with who and why."""
     sums = {currency: {"rows": s.rows, "open": str(s.open_amount)} for currency, s in (measures.sums or {}).items()}
     connection.execute(
         text(

@@ -20,11 +20,11 @@ DAY = date(2026, 3, 2)
 
 def _ledger(folder: Path, total: str) -> Path:
     """Three items, of which one is a credit note and one waits for its customer, and what they add up to."""
-    rows = [
+    rows: list[dict[str, object]] = [
         item("1", "A", "100.00", DAY),
         item("1", "C", "-30.00", DAY, document_type="credit_note"),
         item("nobody", "B", "50.25", DAY),
-        dict.fromkeys(OPEN_ITEM_HEADINGS, "") | {"invoice_number": "Total", "currency": "EUR", "open_amount": total},
+        {**dict.fromkeys(OPEN_ITEM_HEADINGS, ""), "invoice_number": "Total", "currency": "EUR", "open_amount": total},
     ]
     return write_csv(folder / "items.csv", rows)
 

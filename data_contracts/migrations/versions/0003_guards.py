@@ -1,9 +1,8 @@
-"""Guards: thresholds as dated rules, and beside each file its sums per currency, those it states itself, and what its guards
-measured.
+"""Guards: thresholds as dated rules; beside each file its sums, those it states itself and what its guards measured.
 
 Needed by the judgement of a file against its neighbours (tasks/feeds/guards_store.py).
-Locks: ACCESS EXCLUSIVE on landing.feed_files while three columns with constant defaults are added; that rewrites nothing
-and takes no time beyond waiting for runs that hold the table.
+Locks: ACCESS EXCLUSIVE on landing.feed_files while columns with constant defaults are added; that rewrites nothing and
+takes no time beyond waiting for runs that hold the table.
 Interrupted: everything runs in one transaction, so an aborted run leaves nothing.
 """
 
