@@ -11,6 +11,7 @@ from tasks import ledger
 from tasks.catalog.steps import CATALOG_FEEDS
 from tasks.customers.corrections_store import apply_corrected_contacts
 from tasks.customers.steps import CUSTOMER_FEEDS
+from tasks.erasures.keys import key_of
 from tasks.feeds.confined import read_confined
 from tasks.feeds.contracts import FeedContract, load_contract
 from tasks.feeds.correction_workbook import (
@@ -61,6 +62,7 @@ def settle(books: Books, rows: Sequence[HeldRow], wanted: Sequence[CorrectedRow]
             run_id=run.run_id,
             actor="a.clerk",
             apply=APPLIES[rows[0].feed],
+            erasure_key=key_of(books.settings.home),
         )
 
 

@@ -15,7 +15,7 @@ import io
 import os
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from email import policy
 from email.parser import BytesParser
@@ -79,6 +79,28 @@ def addresses_in_files(home: Path) -> set[str]:
 def addresses_in_file(path: Path) -> set[str]:
     """Every e-mail address in one file, as it is written."""
     return {address for cell in _texts_of(path) for address in addresses_in(cell)}
+
+
+def mentions(path: Path, people: Terms, customers: Sequence[str]) -> bool:
+    """Whether a file speaks of one of these people, or of one of these customers by its number."""
+    numbers = "|".join(re.escape(number) for number in customers)
+    own = re.compile(rf"(?<!\w)(?:{numbers})(?!\w)") if numbers else None
+    for row in _rows_of(path):
+        text = " ".join(row)
+        if people.is_row_of(row) or _names(text, people) or (own is not None and own.search(text)):
+            return True
+    return False
+
+
+def _rows_of(path: Path) -> Iterator[list[str]]:
+    if path.suffix.lower() == ".eml":
+        yield _mail_texts(path)
+    elif _is_workbook(path):
+        yield from _workbook_rows(path)
+    elif path.suffix.lower() in (".csv", ".tsv"):
+        yield from (_fields(line) for line in _text(path).splitlines())
+    else:
+        yield [_text(path)]
 
 
 def _action(path: Path, terms: Terms) -> str | None:
@@ -151,12 +173,13 @@ def _decodes(data: bytes, encoding: str) -> bool:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    partial = path.with_name(f".{path.name}.part")
+    partial, was = path.with_name(f".{path.name}.part"), path.stat()
     with partial.open("wb") as stream:
-        os.fchmod(stream.fileno(), path.stat().st_mode & 0o777)
+        os.fchmod(stream.fileno(), was.st_mode & 0o777)
         stream.write(data)
         stream.flush()
         os.fsync(stream.fileno())
+    os.utime(partial, ns=(was.st_atime_ns, was.st_mtime_ns))  # it is as old as before, and goes when it would have
     partial.replace(path)
 
 

@@ -171,6 +171,7 @@ def replay_file(run: FeedRun, returned: Returned, items: Sequence[CorrectedRow],
             run_id=run.run.run_id,
             actor=current_actor(),
             apply=applies[first.feed],
+            erasure_key=run.given.erasure_key,
         )
         if run.given.dry_run:
             transaction.rollback()

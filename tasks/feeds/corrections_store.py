@@ -21,6 +21,8 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
+from tasks.erasures.keys import ErasureKey
+from tasks.erasures.terms import ERASED
 from tasks.feeds.cells import shown
 from tasks.feeds.contracts import FeedContract
 from tasks.feeds.corrections import CorrectedRow, HeldRow, shown_cells
@@ -60,10 +62,12 @@ def replay_corrected(
     run_id: int,
     actor: str,
     apply: Apply,
+    erasure_key: ErasureKey | None = None,
 ) -> FileCorrected:
     """Do what is wanted of the rows of one file, inside the caller's transaction.
 
-    ``handed_out`` is the token of each row as it was compared; a row that changed since is left alone.
+    ``handed_out`` is the token of each row as it was compared; a row that changed since is left alone. With the key a
+    row that a correction turned into somebody who asked to be erased stays in quarantine, without its content.
     """
     file = _staged_file(connection, feed_file_id, contract)
     serialise(connection, file.feed)
@@ -71,7 +75,7 @@ def replay_corrected(
     rows = {row.row_id: row for row in lock_waiting(connection, feed_file_id)}
     current = [item for item in wanted if item.row_id in rows and rows[item.row_id].token == handed_out[item.row_id]]
     stale = tuple(item.row_id for item in wanted if item not in current)
-    work = typed_again(Work(file, contract, rows, {item.row_id: item for item in current}, None))
+    work = typed_again(Work(file, contract, rows, {item.row_id: item for item in current}, None, erasure_key))
     fates = judge_again(connection, work)
     taken = [row for row in work.judged if row.row_number not in fates or fates[row.row_number].fate == "superseded"]
     withdrawn = _leave_quarantine(connection, work, taken, fates, run_id)
@@ -79,7 +83,7 @@ def replay_corrected(
     applied = _apply(connection, replace(file, withdrawn=withdrawn), apply, good=len(taken) - copies)
     applied = replace(applied, superseded=applied.superseded + copies)
     _move_counts(connection, feed_file_id, len(taken), applied)
-    _record(connection, work, {row.row_id for row in taken}, run_id, actor)
+    _record(connection, work, {row.row_id for row in taken}, fates, run_id, actor)
     clear_staging(connection, file.staging)
     return _outcome(work, taken, stale, applied)
 
@@ -179,7 +183,8 @@ def _rewrite(
     changed = [
         {
             "row_number": row.row_number,
-            "cells": dict(work.again.cells[row.row_number]) if work.again else {},
+            "cells": _kept_cells(work, fates[row.row_number], row.row_number),
+            "erased": fates[row.row_number].is_erased,
             "reasons": list(fates[row.row_number].reasons),
             "awaits_customer": fates[row.row_number].awaits_customer,
         }
@@ -197,16 +202,22 @@ def _rewrite(
         )
 
 
+def _kept_cells(work: Work, fate: Fate, row_number: int) -> dict[str, Any]:
+    return dict(work.again.cells[row_number]) if work.again and not fate.is_erased else {}
+
+
 def _said(reasons: Iterable[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
     return sorted((str(r.get("column_name")), str(r["code"]), str(r["reason"])) for r in reasons)
 
 
 _REWRITE = """
 update landing.quarantined_rows q
-set cells = r.cells, staged = to_jsonb(s), reasons = r.reasons, awaits_customer = r.awaits_customer,
+set cells = r.cells, reasons = r.reasons, awaits_customer = r.awaits_customer,
+    staged = case when r.erased then jsonb_build_object('customer_number', q.customer_number) else to_jsonb(s) end,
     customer_number = case when r.awaits_customer then {customer} else q.customer_number end,
     item_key = case when r.awaits_customer then {key} else q.item_key end
-from jsonb_to_recordset(:rows) as r(row_number integer, cells jsonb, reasons jsonb, awaits_customer boolean)
+from jsonb_to_recordset(:rows)
+    as r(row_number integer, cells jsonb, reasons jsonb, awaits_customer boolean, erased boolean)
 join {staging} s using (row_number)
 where q.feed_file_id = :feed_file_id and q.row_number = r.row_number
 """
@@ -239,16 +250,21 @@ def _move_counts(connection: Connection, feed_file_id: int, taken: int, applied:
     )
 
 
-def _record(connection: Connection, work: Work, taken: set[int], run_id: int, actor: str) -> None:
+def _record(
+    connection: Connection, work: Work, taken: set[int], fates: Mapping[int, Fate], run_id: int, actor: str
+) -> None:
     lines: list[dict[str, object]] = []
     for row_id, item in work.wanted.items():
         before = shown_cells(work.rows[row_id], work.contract)
+        fate = fates.get(work.rows[row_id].row_number)
+        withheld = fate is not None and fate.is_erased
         common = {"quarantined_row_id": row_id, "run_id": run_id, "actor": actor}
         if item.rejected_because is not None:
             empty = {"column_name": None, "old_value": None, "new_value": None}
             lines.append({**common, **empty, "outcome": "rejected", "reason": item.rejected_because})
         for column, new in item.changes.items():
-            values = {"column_name": column, "old_value": before.get(column, ""), "new_value": shown(new)}
+            old, said = (ERASED, ERASED) if withheld else (before.get(column, ""), shown(new))
+            values = {"column_name": column, "old_value": old, "new_value": said}
             outcome = "taken_in" if row_id in taken else "still_wrong"
             lines.append({**common, **values, "outcome": outcome, "reason": None})
     if lines:

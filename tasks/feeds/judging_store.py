@@ -51,7 +51,7 @@ def judge_rows(
 ) -> int:
     """Decide every row's fate and quarantine the bad ones with all their reasons; return the rows warned about."""
     warned = decide_fates(connection, staged, contract, raw, cast)
-    erased = _set_erased_aside(connection, staged, erasure_key)
+    erased = set_erased_aside(connection, staged, erasure_key)
     _quarantine(connection, staged, raw, erased)
     return warned
 
@@ -384,10 +384,11 @@ def _write_fates(connection: Connection, reasons: Sequence[Reason], awaiting: se
     )
 
 
-def _set_erased_aside(connection: Connection, staged: StagedFile, key: ErasureKey | None) -> frozenset[int]:
+def set_erased_aside(connection: Connection, staged: StagedFile, key: ErasureKey | None) -> frozenset[int]:
     """Quarantine the rows of people who asked to be erased, with that reason and nothing else; returns their numbers.
 
-    Whatever else is wrong with such a row would quote it.
+    Whatever else is wrong with such a row would quote it. Run after :func:`decide_fates`, and again when a corrected row
+    comes back: correcting is no way around it.
     """
     if key is None or not anybody_erased(connection):
         return frozenset()

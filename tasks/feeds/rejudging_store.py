@@ -9,9 +9,10 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
+from tasks.erasures.keys import ErasureKey
 from tasks.feeds.contracts import FeedContract
 from tasks.feeds.corrections import CorrectedRow, HeldRow, ReadAgain, read_again
-from tasks.feeds.judging_store import decide_fates
+from tasks.feeds.judging_store import decide_fates, set_erased_aside
 from tasks.feeds.outcomes import StagedFile
 from tasks.feeds.staging_store import clear_staging, create_fates, stage
 
@@ -27,6 +28,7 @@ class Work:
     rows: Mapping[int, HeldRow]
     wanted: Mapping[int, CorrectedRow]
     again: ReadAgain | None
+    erasure_key: ErasureKey | None = None
 
     @property
     def judged(self) -> list[HeldRow]:
@@ -46,6 +48,11 @@ class Fate:
     reasons: tuple[dict[str, Any], ...]
     awaits_customer: bool
 
+    @property
+    def is_erased(self) -> bool:
+        """Whether the row would bring somebody back who asked to be erased: nothing of it is kept."""
+        return any(reason["code"] == "erased" for reason in self.reasons)
+
 
 def typed_again(work: Work) -> Work:
     """The same work with its rows read again, corrections in place, by the contract as it is now."""
@@ -61,6 +68,7 @@ def judge_again(connection: Connection, work: Work) -> dict[int, Fate]:
         return {}
     stage(connection, work.file, work.again.cast.frame)
     decide_fates(connection, work.file, work.contract, work.again.raw, work.again.cast)
+    set_erased_aside(connection, work.file, work.erasure_key)
     if work.contract.mode == "snapshot" and work.file.staging == "landing.staged_items":
         _refuse_second_rows(connection, work)
     rows = connection.execute(text("select row_number, fate, reasons, awaits_customer from row_fate")).all()

@@ -26,6 +26,11 @@ class Entity:
     subjects: tuple[str, ...] = NOBODY
     country: str = "null::text"
 
+    @property
+    def sample_id(self) -> str:
+        """SQL for a row's number as a plan shows some; null where its key is no number."""
+        return f"r.{self.key}" if self.key != "instruction_id" else "null::bigint"
+
 
 def _day(column: str) -> str:
     return f"(r.{column} at time zone :zone)::date"
@@ -212,6 +217,7 @@ ENTITIES: Mapping[str, Entity] = {
                 "(select o.external_id from crm.organizations o where o.organization_id = r.merged_id)",
             ),
         ),
+        Entity("ops.instructions", "instruction_id", {"given": _day("given_at")}),
         Entity("ops.run_ledger", "run_id", {"ended": _day("ended_at")}),
         Entity("ops.egress_log", "egress_id", {"at": _day("at")}),
     )

@@ -12,10 +12,12 @@ import yaml
 from sqlalchemy import Connection, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from configs.settings import PROJECT_ROOT
+from configs.settings import PROJECT_ROOT, Settings
 from tasks.erasures.identities import IDENTITIES
 from tasks.errors import Refused, UsageError
 from tasks.retention.entities import ENTITIES
+from tasks.retention.outputs import CLOCKS, CONTENTS, is_output
+from tasks.retention.outputs_store import find_output, output_item
 from tasks.retention.planning import Item, Plan, is_wide
 from tasks.retention.policies import Policy, Schema, check, digest_of
 from tasks.retention.selection import Selection, select_due
@@ -46,14 +48,16 @@ def read_schema(connection: Connection, allowlist: Path = ALLOWLIST) -> Schema:
         columns.setdefault(row.name, set()).add(row.column_name)
         if row.required:
             required.setdefault(row.name, set()).add(row.column_name)
+    outputs = {name: frozenset({CONTENTS}) for name in CLOCKS}
     listed: Mapping[str, Mapping[str, Sequence[str]]] = yaml.safe_load(allowlist.read_text("utf-8"))
     references = {(row.child, row.parent) for row in connection.execute(text(_REFERENCES), {"schemas": _SCHEMAS})}
     return Schema(
-        columns={name: frozenset(found) for name, found in columns.items()},
-        personal={name: frozenset(item["personal"]) for name, item in listed.items() if item["personal"]},
+        columns={name: frozenset(found) for name, found in columns.items()} | outputs,
+        personal={name: frozenset(item["personal"]) for name, item in listed.items() if item["personal"]} | outputs,
         required={name: frozenset(required.get(name, ())) for name in columns},
         references=frozenset(pair for pair in references if pair[1] not in IDENTITIES),
-        clocks={name: frozenset(entity.clocks) for name, entity in ENTITIES.items()},
+        clocks={name: frozenset(entity.clocks) for name, entity in ENTITIES.items()}
+        | {name: frozenset({clock}) for name, clock in CLOCKS.items()},
     )
 
 
@@ -98,7 +102,12 @@ class Rules:
 
     policies: tuple[Policy, ...]
     as_of: date
-    zone: str
+    settings: Settings
+
+    @property
+    def zone(self) -> str:
+        """The business time zone."""
+        return self.settings.business_timezone
 
     @property
     def digest(self) -> str:
@@ -113,11 +122,11 @@ class Rules:
         raise UsageError(f"No retention rule {rule_id} is in force.", hint="`kontor retention lint` lists the rules.")
 
 
-def checked_rules(connection: Connection, *, as_of: date, on: date, zone: str) -> Rules:
+def checked_rules(connection: Connection, *, as_of: date, on: date, settings: Settings) -> Rules:
     """The rules in force ``on`` a day for what is due ``as_of``; Refused where lint finds anything."""
     policies = read_policies(connection, on)
     check(policies, read_schema(connection))
-    return Rules(tuple(policies), as_of, zone)
+    return Rules(tuple(policies), as_of, settings)
 
 
 def selection_of(connection: Connection, rules: Rules, rule_id: str, through: date | None = None) -> Selection:
@@ -140,6 +149,8 @@ def plan_items(connection: Connection, rules: Rules) -> list[Item]:
 
 
 def _item(connection: Connection, rules: Rules, policy: Policy) -> Item:
+    if is_output(policy.entity):
+        return output_item(connection, rules.settings, policy, rules.policies, rules.as_of)
     selection = _whole_selection(rules, policy.rule_id)
     read_references(connection, policy.entity)
     row = connection.execute(text(_count_statement(policy, selection)), dict(selection.bound)).one()
@@ -160,14 +171,13 @@ def _item(connection: Connection, rules: Rules, policy: Policy) -> Item:
 
 
 def _count_statement(policy: Policy, selection: Selection) -> str:
-    key = selection.entity.key
     return f"""
 with due as materialized (
-    select r.{key} as id, {selection.free} as free from {policy.entity} r where {selection.due}
+    select {selection.entity.sample_id} as id, {selection.free} as free from {policy.entity} r where {selection.due}
 )
 select (select count(*) from {policy.entity}) as stored, count(*) filter (where free) as due,
        count(*) filter (where not free) as held, pg_table_size('{policy.entity}') as bytes,
-       (select array_agg(id order by id) from (select id from due where free order by id limit {_SAMPLE}) s)
+       (select array_agg(id order by id) from (select id from due where free and id is not null order by id limit {_SAMPLE}) s)
            as sample_ids
 from due
 """
@@ -175,6 +185,8 @@ from due
 
 def count_due(connection: Connection, rules: Rules, item: Item) -> int:
     """How many rows an item lets go of by now, within its horizon, counted as its plan was."""
+    if is_output(item.entity):
+        return find_output(connection, rules.settings, item.entity, item.horizon).due
     selection = _whole_selection(rules, item.rule_id, item.horizon)
     statement = f"select count(*) from {item.entity} r where {selection.condition}"
     return int(connection.scalar(text(statement), dict(selection.bound)) or 0)
@@ -182,6 +194,8 @@ def count_due(connection: Connection, rules: Rules, item: Item) -> int:
 
 def count_left(connection: Connection, rules: Rules, item: Item) -> int:
     """How many rows could still go by an item: due, free of holds, and nothing refers to them."""
+    if is_output(item.entity):
+        return find_output(connection, rules.settings, item.entity, item.horizon).due
     selection = selection_of(connection, rules, item.rule_id, item.horizon)
     statement = f"select count(*) from {item.entity} r where {selection.condition}"
     return int(connection.scalar(text(statement), dict(selection.bound)) or 0)

@@ -19,6 +19,8 @@ from tasks.erasures.store import void_what_came_to_nothing
 from tasks.errors import Locked, PartlyDone, Refused
 from tasks.history.store import seal_history
 from tasks.ledger import Run
+from tasks.retention.outputs import is_output
+from tasks.retention.outputs_store import apply_output
 from tasks.retention.parameters import PurgeParameters
 from tasks.retention.plan_store import (
     Rules,
@@ -93,7 +95,7 @@ def _seal(engine: Engine, actor: str) -> None:
 def read_rules(run: PurgeRun, as_of: date) -> Rules:
     """The rules in force today, checked, for what is due on ``as_of``; Refused where something is wrong with them."""
     with run.engine.connect() as connection:
-        return checked_rules(connection, as_of=as_of, on=run.today, zone=run.settings.business_timezone)
+        return checked_rules(connection, as_of=as_of, on=run.today, settings=run.settings)
 
 
 @step(WRITE_STEP)
@@ -150,6 +152,10 @@ def begin_plan(run: PurgeRun, plan: Plan) -> int:
 def apply_one(run: PurgeRun, plan: Plan, item: Item) -> int:
     """Carry one item of the plan out, in many short transactions; a second try goes on where it was."""
     rules = read_rules.fn(run, plan.as_of)
+    if is_output(item.entity):
+        gone = apply_output(run.engine, run.settings, plan.plan_id, item, run.now)
+        log_event("output_expired", run_id=run.run.run_id, rule=item.rule_id, outputs=gone)
+        return gone
     ledger = ledger_of(run.settings.home)
     with run.engine.connect() as connection:
         selection = selection_of(connection, rules, item.rule_id, item.horizon)
@@ -165,7 +171,7 @@ def apply_plan(run: PurgeRun, plan: Plan) -> dict[str, int]:
     """Carry out all items in their order, children first; returns the rows that went by rule."""
     begin_plan(run, plan)
     gone: dict[str, int] = {}
-    items = [item for item in plan.items if item.due and item.strategy != "files"]
+    items = [item for item in plan.items if item.due]
     with Progress("retention-purge", len(items), "Rules applied", on_change=progress_listener.get()) as progress:
         for item in items:
             gone[item.rule_id] = apply_one(run, plan, item)
@@ -213,7 +219,7 @@ def report_plan(run: PurgeRun, plan: Plan) -> dict[str, int]:
 def find_leftovers(run: PurgeRun, plan: Plan) -> dict[str, int]:
     """The rows by rule that were planned and are still there, though nothing holds or needs them."""
     rules = read_rules.fn(run, plan.as_of)
-    short = [item for item in plan.items if item.strategy != "files" and item.done < item.due]
+    short = [item for item in plan.items if item.done < item.due]
     with run.engine.connect() as connection:
         counts = {item.rule_id: count_left(connection, rules, item) for item in short}
     return {rule_id: count for rule_id, count in counts.items() if count}

@@ -18,12 +18,15 @@ from tasks.erasures.keys import key_of
 from tasks.erasures.store import replay
 from tasks.erasures.traces_store import blind_scan
 from tasks.errors import Refused
+from tasks.feeds.corrections import CorrectedRow
 from tasks.feeds.parameters import FeedParameters
 from tasks.retention.certificate import certificate_page, data_page
 from tasks.retention.holds_store import place_hold
 from tasks.retention.people_store import find_person, read_everything
 from tasks.retention.requests_store import Erasure, check_holds, erase_person, find_everywhere
 from tasks.retention.requests_store import Office as Desk
+from tests.corrections import held, settle
+from tests.ledgers import write_csv
 from tests.retentions import Office, without_engine
 
 NOW = datetime(2026, 11, 20, 6, tzinfo=UTC)
@@ -225,6 +228,48 @@ def test_a_file_does_not_bring_the_erased_back(
     assert len(list((office.settings.home / "archive" / "contacts").iterdir())) == 2
     assert who["email"] not in addresses_in_files(office.settings.home)
     assert office.count("crm.contacts") == 205
+
+
+def test_a_correction_does_not_bring_the_erased_back(office: Office, tmp_path: Path) -> None:
+    """A row is corrected into the erased: it waits on, without content, and what was typed is kept nowhere.
+
+    The other corrected row of the same file comes in.
+    """
+    who = _somebody(office)
+    _erase(office, who["email"])
+    wrong = {
+        "customer_number": who["customer_number"],
+        "first_name": "New",
+        "email": "old@example.com",
+        "roles": "payments",
+        "valid_from": "soon",
+    }
+    lines = [{**wrong, "last_name": name} for name in ("Person", "Other")]
+    good = {**wrong, "valid_from": ""}
+    lines += [{**good, "last_name": "Good", "email": f"good{n}@example.com"} for n in range(20)]
+    office.books.take_in(write_csv(tmp_path / "more.csv", lines), "contacts", date(2012, 7, 1))
+    rows = held(office.books)
+    assert len(rows) == 2
+    wanted = [
+        CorrectedRow(rows[0].row_id, 0, {"email": who["email"].upper(), "valid_from": "2012-07-01"}),
+        CorrectedRow(rows[1].row_id, 0, {"email": "other@example.com", "valid_from": "2012-07-01"}),
+    ]
+    done = settle(office.books, rows, wanted)
+    assert (done.taken_in, done.still_wrong) == (1, (rows[0].row_id,))
+    kept = office.read(
+        "select cells, staged, reasons -> 0 ->> 'code' as code from landing.quarantined_rows"
+        " where quarantined_row_id = :row",
+        row=rows[0].row_id,
+    )
+    assert kept == [{"cells": {}, "staged": {"customer_number": who["customer_number"]}, "code": "erased"}]
+    said = office.read(
+        "select distinct old_value, new_value from landing.corrections where quarantined_row_id = :row",
+        row=rows[0].row_id,
+    )
+    assert said == [{"old_value": "[erased]", "new_value": "[erased]"}]
+    assert office.read("select count(*) as n from crm.contacts where lower(email) = 'other@example.com'") == [{"n": 1}]
+    with office.erasing() as connection:
+        assert blind_scan(connection, key_of(office.settings.home)) == {}
 
 
 def test_a_restore_does_not_bring_the_erased_back(office: Office) -> None:
