@@ -129,7 +129,7 @@ retention_plan_items = Table(
     Column("done", BigInteger, nullable=False, server_default=text("0")),
     Column("reached", BigInteger, nullable=False, server_default=text("0")),
     Column("ended_at", DateTime(timezone=True)),
-    CheckConstraint("strategy in ('keyset', 'pages', 'files', 'runs')", name="strategy"),
+    CheckConstraint("strategy in ('keyset', 'pages', 'files')", name="strategy"),
     CheckConstraint("least(stored, due, held, done, estimated_bytes) >= 0", name="counts"),
     schema="ops",
 )

@@ -82,7 +82,11 @@ def addresses_in_file(path: Path) -> set[str]:
 
 
 def mentions(path: Path, people: Terms, customers: Sequence[str]) -> bool:
-    """Whether a file speaks of one of these people, or of one of these customers by its number."""
+    """Whether a file speaks of one of these people, or of one of these customers by its number.
+
+    Raises:
+        ValueError, KeyError, OSError, BadZipFile, LxmlError: the file is damaged or of a kind that cannot be read.
+    """
     numbers = "|".join(re.escape(number) for number in customers)
     own = re.compile(rf"(?<!\w)(?:{numbers})(?!\w)") if numbers else None
     for row in _rows_of(path):
@@ -100,7 +104,10 @@ def _rows_of(path: Path) -> Iterator[list[str]]:
     elif path.suffix.lower() in (".csv", ".tsv"):
         yield from (_fields(line) for line in _text(path).splitlines())
     else:
-        yield [_text(path)]
+        text = path.read_bytes().decode("utf-8")
+        if "\0" in text:
+            raise ValueError("not a text")
+        yield [text]
 
 
 def _action(path: Path, terms: Terms) -> str | None:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
 from configs.settings import Settings
 from tasks.database import prefect_url
-from tasks.erasures.terms import ERASED, Terms
+from tasks.erasures.terms import ADDRESS, ERASED, Terms
 
 
 def erase_in_prefect(settings: Settings, terms: Terms, *, live: bool) -> dict[str, int]:
@@ -24,13 +24,34 @@ def erase_in_prefect(settings: Settings, terms: Terms, *, live: bool) -> dict[st
     """
     if not terms.strong:
         return {}
-    engine = create_engine(prefect_url(settings), poolclass=NullPool)
     try:
-        with engine.begin() as connection:
+        with _engine(settings).begin() as connection:
             found = {table: _rows(connection, table, columns, terms, live) for table, columns in _tables(connection)}
     except OperationalError:
         return {}
     return {f"prefect.{table}": count for table, count in found.items() if count}
+
+
+def addresses_in_prefect(settings: Settings) -> dict[str, set[str]]:
+    """Every e-mail address in Prefect's database by table, as it is written, for a search by hashes alone."""
+    try:
+        with _engine(settings).connect() as connection:
+            return {table: _addresses(connection, table, columns) for table, columns in _tables(connection)}
+    except OperationalError:
+        return {}
+
+
+def _addresses(connection: Connection, table: str, columns: dict[str, str]) -> set[str]:
+    quote = connection.dialect.identifier_preparer.quote
+    cells = " union all ".join(f"select {quote(name)}::text as cell from {quote(table)}" for name in columns)
+    statement = (
+        f"select distinct m[1] from ({cells}) c, regexp_matches(c.cell, :address, 'g') m where c.cell like '%@%'"
+    )
+    return set(connection.scalars(text(statement), {"address": f"({ADDRESS})"}))
+
+
+def _engine(settings: Settings) -> Engine:
+    return create_engine(prefect_url(settings), poolclass=NullPool)
 
 
 def _tables(connection: Connection) -> Iterator[tuple[str, dict[str, str]]]:

@@ -387,7 +387,7 @@ def _write_fates(connection: Connection, reasons: Sequence[Reason], awaiting: se
 def set_erased_aside(connection: Connection, staged: StagedFile, key: ErasureKey | None) -> frozenset[int]:
     """Quarantine the rows of people who asked to be erased, with that reason and nothing else; returns their numbers.
 
-    Whatever else is wrong with such a row would quote it. Run after :func:`decide_fates`, and again when a corrected row
+    Whatever else is wrong with such a row would quote it. Run after :func:`decide_fates`, also when a corrected row
     comes back: correcting is no way around it.
     """
     if key is None or not anybody_erased(connection):

@@ -1,7 +1,7 @@
-"""What Kontor writes beside its database and lets go of again: files under KONTOR_HOME, and Prefect's record of runs.
+"""What Kontor writes beside its database and lets go of again: files under KONTOR_HOME.
 
-Rules speak of them as of tables (``files.held_mail``). The clock of a file is the day on which it was written, the clock
-of a run the day on which it ended; both in the business time zone.
+Rules speak of them as of tables (``files.held_mail``). The clock of a file is the day on which it was written, in the
+business time zone. Prefect's record of runs is let go of by Prefect's own server (tasks/prefect_server.py).
 """
 
 from __future__ import annotations
@@ -19,11 +19,10 @@ FOLDERS: Mapping[str, tuple[str, ...]] = {
     "files.archive": ("archive",),
     "files.logs": ("logs",),
 }
-PREFECT_RUNS = "prefect.flow_runs"
 
 # The one column and the clock that rules may name.
 CONTENTS = "contents"
-CLOCKS: Mapping[str, str] = {**dict.fromkeys(FOLDERS, "written"), PREFECT_RUNS: "ended"}
+CLOCKS: Mapping[str, str] = dict.fromkeys(FOLDERS, "written")
 
 
 def is_output(entity: str) -> bool:

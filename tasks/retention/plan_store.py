@@ -177,8 +177,8 @@ with due as materialized (
 )
 select (select count(*) from {policy.entity}) as stored, count(*) filter (where free) as due,
        count(*) filter (where not free) as held, pg_table_size('{policy.entity}') as bytes,
-       (select array_agg(id order by id) from (select id from due where free and id is not null order by id limit {_SAMPLE}) s)
-           as sample_ids
+       (select array_agg(id order by id) from (
+           select id from due where free and id is not null order by id limit {_SAMPLE}) s) as sample_ids
 from due
 """
 

@@ -18,7 +18,7 @@ from graphlib import CycleError, TopologicalSorter
 from tasks.errors import Refused
 from tasks.retention.clocks import Period
 
-_OUTPUTS = ("files.", "prefect.")
+_OUTPUTS = "files."
 METHODS = ("null", "fixed", "hash", "first")
 
 
@@ -172,7 +172,7 @@ def _wrong_with(policy: Policy, schema: Schema) -> Iterator[str]:
             yield f"{policy.rule_id}: {policy.entity} has no clock {policy.clock}"
         return
     if policy.entity.startswith(_OUTPUTS) and (policy.action, policy.country) != ("delete", "*"):
-        yield f"{policy.rule_id}: outputs are deleted, and in every country alike"
+        yield f"{policy.rule_id}: files are deleted, and in every country alike"
     if policy.entity not in schema.clocks or policy.entity not in schema.columns:
         yield f"{policy.rule_id}: nothing is known to let go of in {policy.entity}"
         return

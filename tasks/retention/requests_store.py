@@ -16,13 +16,14 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine, text
 
 from configs.settings import Settings
+from tasks.erasures.blind import blind_everywhere
 from tasks.erasures.files import FileTrace, erase_in_files, find_in_files
 from tasks.erasures.identities import IDENTITIES
 from tasks.erasures.keys import ErasureKey
 from tasks.erasures.ledger_file import Entry, ErasureLedger, Line
 from tasks.erasures.prefect_store import erase_in_prefect
 from tasks.erasures.store import hold_off_holds, let_go, mirror
-from tasks.erasures.traces_store import blind_scan, erase_traces, find_traces
+from tasks.erasures.traces_store import erase_traces, find_traces
 from tasks.errors import Refused, UsageError
 from tasks.history.store import name_session
 from tasks.retention.people_store import Person, find_person
@@ -186,7 +187,8 @@ def _erase_in_database(connection: Connection, person: Person, lines: list[Line]
 
 def _blindly_left(office: Office) -> dict[str, int]:
     with office.engine.connect() as connection:
-        return {f"{table} (by hash)": count for table, count in blind_scan(connection, office.key).items()}
+        found = blind_everywhere(connection, office.settings, office.key)
+    return {f"{place} (by hash)": count for place, count in found.items()}
 
 
 def backups_expire_on(connection: Connection, today: date) -> date:

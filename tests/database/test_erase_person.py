@@ -13,6 +13,7 @@ from sqlalchemy import text
 from configs.settings import Settings
 from flows.customer_import import customer_import
 from tasks import database, ledger
+from tasks.erasures.blind import blind_everywhere
 from tasks.erasures.files import addresses_in_files
 from tasks.erasures.keys import key_of
 from tasks.erasures.store import replay
@@ -121,7 +122,11 @@ def test_a_person_is_found_and_erased_everywhere(office: Office) -> None:
     assert done.left == {}
     assert done.erased["crm.contacts"] == 1
     with office.erasing() as connection:
-        assert blind_scan(connection, key_of(office.settings.home)) == {}
+        assert blind_everywhere(connection, office.settings, key_of(office.settings.home)) == {}
+        late = office.settings.home / "reports" / "late.txt"
+        late.write_text(f"to: {who['email'].upper()}")
+        assert blind_everywhere(connection, office.settings, key_of(office.settings.home)) == {"files": 1}
+        late.unlink()
     assert addresses_in_files(office.settings.home) == before - {who["email"]}
     assert office.read("select email from crm.contacts order by contact_id") == [
         row for row in contacts if row["email"] != who["email"]

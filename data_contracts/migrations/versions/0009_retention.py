@@ -137,7 +137,7 @@ create table ops.retention_plan_items (
     constraint retention_plan_items_pkey primary key (plan_id, position),
     constraint retention_plan_items_plan_id_fkey foreign key (plan_id)
         references ops.retention_plans (plan_id) on delete cascade,
-    constraint retention_plan_items_strategy_check check (strategy in ('keyset', 'pages', 'files', 'runs')),
+    constraint retention_plan_items_strategy_check check (strategy in ('keyset', 'pages', 'files')),
     constraint retention_plan_items_counts_check check (least(stored, due, held, done, estimated_bytes) >= 0)
 )
 """,
