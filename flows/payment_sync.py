@@ -1,8 +1,8 @@
 """Bring accounting's files into the ledger: who owes what, who has paid, who pays well.
 
-Does:            takes in every new open-items and settled-items file, then decides the payer classes anew.
+Does:            takes in every new file of open items, settled items and payments, then decides the payer classes anew.
 Reads:           the inbox (or the files named), their contracts, customers, rules of payer classes.
-Writes:          invoices and their history, quarantine, payer classes, one ledger entry per file and run.
+Writes:          invoices and their history, payments and what they pay, quarantine, payer classes, ledger entries.
 Outside effects: none; files taken in move from the inbox to the archive. Nobody is written to.
 A second run:    changes nothing; a run killed at any point is made up for by the next one.
 Runbook:         docs/runbooks/payment_sync.md
@@ -12,7 +12,14 @@ from __future__ import annotations
 
 from tasks.feeds.parameters import FeedParameters
 from tasks.feeds.steps import conclude, find_files, open_feed_run, replay_rows, report_files, take_in_all
-from tasks.payments.steps import PAYMENT_FEEDS, PAYMENT_REPLAYS, classify_payers, report_payments, require_rules
+from tasks.payments.steps import (
+    PAYMENT_FEEDS,
+    PAYMENT_REPLAYS,
+    classify_payers,
+    match_received,
+    report_payments,
+    require_rules,
+)
 from tasks.steps import business_flow
 
 EVERYTHING_NEW = FeedParameters()
@@ -29,6 +36,9 @@ def payment_sync(parameters: FeedParameters = EVERYTHING_NEW) -> dict[str, int]:
         # Read and write: one file, one transaction; a file that cannot be trusted is refused as a whole.
         outcomes = take_in_all(run, files, PAYMENT_FEEDS)
         replayed = replay_rows(run, PAYMENT_REPLAYS)
+
+        # Match: money whose invoice has come since.
+        match_received(run)
 
         # Decide: strict, hesitant, disloyal or unrated, from the facts alone.
         classes = classify_payers(run)

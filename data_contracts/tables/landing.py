@@ -155,6 +155,17 @@ staged_items = _staged(
     Column("settled_date", Date),
 )
 
+staged_payments = _staged(
+    "staged_payments",
+    Column("customer_number", Text),
+    Column("payment_number", Text),
+    Column("invoice_number", Text),
+    Column("received_date", Date),
+    Column("currency", Text),
+    Column("amount", MONEY),
+    Column("note", Text),
+)
+
 staged_organizations = _staged(
     "staged_organizations",
     Column("customer_number", Text),

@@ -139,6 +139,7 @@ payments = Table(
     Column("organization_id", BigInteger, ForeignKey("crm.organizations.organization_id"), nullable=False),
     Column("source", Text, nullable=False),
     Column("payment_number", Text, nullable=False),
+    Column("invoice_number", Text),
     Column("received_on", Date, nullable=False),
     Column("currency", Text, nullable=False),
     Column("amount", MONEY, nullable=False),

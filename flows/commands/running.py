@@ -35,6 +35,7 @@ FLOW_OF_FEED: Mapping[str, str] = {
     "contacts": "customer_import",
     "open_items": "payment_sync",
     "settled_items": "payment_sync",
+    "payments": "payment_sync",
     "currency_rates": "catalog_upsert",
     "catalog": "catalog_upsert",
 }

@@ -74,7 +74,7 @@ class Scope:
 
 SCOPES: Mapping[str, Scope] = {
     "customer_import": Scope(("organizations", "contacts"), ("crm.organizations", "crm.contacts")),
-    "payment_sync": Scope(("open_items", "settled_items"), ("crm.invoices",)),
+    "payment_sync": Scope(("open_items", "settled_items", "payments"), ("crm.invoices", "crm.payments")),
     "catalog_upsert": Scope(("currency_rates", "catalog")),
     "overdue_reminders": Scope(),
     "finance_report": Scope(),

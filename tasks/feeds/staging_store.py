@@ -29,6 +29,7 @@ def staging_table(feed: str) -> str:
     return {
         "open_items": "landing.staged_items",
         "settled_items": "landing.staged_items",
+        "payments": "landing.staged_payments",
         "organizations": "landing.staged_organizations",
         "contacts": "landing.staged_contacts",
         "catalog": "landing.staged_products",
@@ -93,6 +94,7 @@ def _as_csv(batch: pa.RecordBatch) -> bytes:
 _WRITTEN = {
     "open_items": ("crm.invoices", "crm.invoice_states"),
     "settled_items": ("crm.invoices", "crm.ledger_entries"),
+    "payments": ("crm.payments", "crm.allocations"),
     "organizations": ("crm.organizations",),
     "contacts": ("crm.contacts", "crm.contact_roles"),
     "catalog": ("crm.products", "crm.product_prices", "crm.product_stock"),

@@ -8,6 +8,7 @@ from tasks.artifacts import markdown_table, payer_class_rows, summary
 from tasks.feeds.intake import InboxFile
 from tasks.feeds.steps import Applies, FeedRun
 from tasks.payments.classes import classify
+from tasks.payments.receipts_store import apply_payments, match_payments
 from tasks.payments.store import (
     apply_ledger,
     apply_replayed,
@@ -18,8 +19,8 @@ from tasks.payments.store import (
 from tasks.quality_gate import require_quality
 from tasks.steps import READ_STEP, WRITE_STEP, log_event, publish_summary, step
 
-PAYMENT_FEEDS: Applies = {"open_items": apply_snapshot, "settled_items": apply_ledger}
-PAYMENT_REPLAYS: Applies = {"open_items": apply_replayed, "settled_items": apply_ledger}
+PAYMENT_FEEDS: Applies = {"open_items": apply_snapshot, "settled_items": apply_ledger, "payments": apply_payments}
+PAYMENT_REPLAYS: Applies = {"open_items": apply_replayed, "settled_items": apply_ledger, "payments": apply_payments}
 
 
 @step(READ_STEP)
@@ -47,6 +48,17 @@ def classify_payers(run: FeedRun) -> dict[str, int]:
     log_event("payers_classified", run_id=run.run.run_id, since=since, **counts)
     run.run.note({f"payers_{name}": count for name, count in counts.items()})
     return counts
+
+
+@step(WRITE_STEP)
+def match_received(run: FeedRun) -> int:
+    """Match payments whose invoice has come since; returns how many. A killed run's are matched by the next one."""
+    if run.given.dry_run:
+        return 0
+    with run.engine.begin() as connection:
+        matched = match_payments(connection)
+    run.run.note({"payments_matched": matched} if matched else {})
+    return matched
 
 
 @step(READ_STEP)

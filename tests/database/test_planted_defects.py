@@ -52,6 +52,15 @@ _ITEM: Row = {
 GOOD: dict[str, Row] = {
     "open_items": _ITEM,
     "settled_items": {**_ITEM, "settled_date": "2026-02-20"},
+    "payments": {
+        "customer_number": "C-1",
+        "payment_number": "P-1",
+        "invoice_number": "A-1",
+        "received_date": "2026-02-20",
+        "currency": "EUR",
+        "amount": "100.00",
+        "note": "x",
+    },
     "organizations": {
         "customer_number": "C-1",
         "name": "Firma",
@@ -117,7 +126,7 @@ COLUMN_RULES = [
 
 def test_rules_are_found() -> None:
     """The contracts are there, each with a good row, and they have rules, checks and guards to plant defects for."""
-    assert set(CONTRACTS) == set(GOOD) == {"open_items", "settled_items", "organizations", "contacts"}
+    assert set(CONTRACTS) == set(GOOD) == {*FEEDS}
     assert len(COLUMN_RULES) > 50
     assert len(GUARDS) >= 12
     assert sum(len(contract.checks) for contract in CONTRACTS.values()) >= 14
@@ -169,6 +178,9 @@ BROKEN: dict[str, Row] = {
     "credit_note_not_owed": {"amount": "-100.00", "open_amount": "50.00"},
     "settled_by_the_file_date": {"settled_date": "2026-03-03"},
     "settled_not_before_issue": {"settled_date": "2026-01-02"},
+    "something_came_in": {"amount": "-1.00"},
+    "told_from_others": {"payment_number": "", "invoice_number": ""},
+    "received_by_the_file_date": {"received_date": "2026-03-03"},
     "validity_runs_forward": {"valid_from": "2026-12-31", "valid_to": "2026-01-01"},
     "someone_to_write_to": {"first_name": "", "last_name": "", "email": ""},
 }
@@ -217,7 +229,7 @@ def test_two_rows_of_one_key_are_told(kontor_settings: Settings, tmp_path: Path,
     """Two rows that claim one key and differ wait both: no contract of Kontor's own takes one for right."""
     contract, books = CONTRACTS[name], Books(kontor_settings)
     books.customers(tmp_path, ["C-1"])
-    other = {"open_items": "note", "settled_items": "note", "organizations": "segment", "contacts": "phone"}[name]
+    other = {"organizations": "segment", "contacts": "phone"}.get(name, "note")
     rows = [GOOD[name], GOOD[name] | {other: "2"}]
     books.take_in(write_csv(tmp_path / f"{name}_{DAY}.csv", rows), name, DAY)
     told = books.read("select reasons -> 0 ->> 'code' as code from landing.quarantined_rows")

@@ -359,11 +359,25 @@ def _create_rules() -> None:
 
 def _create_money() -> None:
     op.create_table(
+        "staged_payments",
+        sa.Column("row_number", sa.Integer(), nullable=False),
+        sa.Column("customer_number", sa.Text(), nullable=True),
+        sa.Column("payment_number", sa.Text(), nullable=True),
+        sa.Column("invoice_number", sa.Text(), nullable=True),
+        sa.Column("received_date", sa.Date(), nullable=True),
+        sa.Column("currency", sa.Text(), nullable=True),
+        sa.Column("amount", sa.Numeric(precision=19, scale=4), nullable=True),
+        sa.Column("note", sa.Text(), nullable=True),
+        schema="landing",
+        prefixes=["UNLOGGED"],
+    )
+    op.create_table(
         "payments",
         sa.Column("payment_id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
         sa.Column("organization_id", sa.BigInteger(), nullable=False),
         sa.Column("source", sa.Text(), nullable=False),
         sa.Column("payment_number", sa.Text(), nullable=False),
+        sa.Column("invoice_number", sa.Text(), nullable=True),
         sa.Column("received_on", sa.Date(), nullable=False),
         sa.Column("currency", sa.Text(), nullable=False),
         sa.Column("amount", sa.Numeric(precision=19, scale=4), nullable=False),
@@ -766,6 +780,8 @@ _GRANTS = (
     *(f"grant select on rules.{name} to kontor_flows, kontor_retention" for name in _REMINDER_RULES),
     "grant select, insert, update, maintain on crm.payments, crm.allocations to kontor_flows",
     "grant delete on crm.allocations to kontor_flows",
+    "grant select, insert, update, delete, truncate, maintain on landing.staged_payments to kontor_flows",
+    "grant select, update, delete on landing.staged_payments to kontor_retention",
     # Decisions and deliveries are only ever added to.
     *(f"grant select, insert, maintain on ops.{name} to kontor_flows" for name in _DECIDED),
     *(f"grant select, insert, maintain on outbox.{name} to kontor_flows" for name in _OUTBOX),

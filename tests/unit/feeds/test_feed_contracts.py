@@ -46,6 +46,7 @@ def test_the_listing_holds_the_feeds_without_examples() -> None:
         "currency_rates",
         "open_items",
         "organizations",
+        "payments",
         "settled_items",
     ]
 
