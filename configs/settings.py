@@ -109,6 +109,9 @@ class Settings(BaseSettings):
     catalog_emails: str = Field(
         default="", description="Who answers for the product catalogue; several with commas; none: the engineers."
     )
+    data_protection_emails: str = Field(
+        default="", description="Who answers for data protection; several with commas; none: the engineers."
+    )
     engineer_emails: str = Field(default="", description="Who receives alerts about runs; several with commas.")
 
     backup_target: SecretStr | None = Field(

@@ -69,15 +69,19 @@ __all__ = [
     "send_report",
 ]
 
-Audience = Literal["finance", "engineers"]
+Audience = Literal["finance", "engineers", "data_protection"]
 
 # Every letter says that no person typed it, so that no vacation notice answers (RFC 3834; the second for Exchange).
 _AUTOMATIC = (("Auto-Submitted", "auto-generated"), ("X-Auto-Response-Suppress", "OOF, AutoReply"))
 
 
 def own_people(settings: Settings, audience: Audience) -> tuple[Mailbox, ...]:
-    """The mailboxes of finance or of the engineers as the settings name them; empty where they name none."""
-    written = settings.finance_emails if audience == "finance" else settings.engineer_emails
+    """The mailboxes of one audience as the settings name them; empty where they name none."""
+    written = {
+        "finance": settings.finance_emails,
+        "engineers": settings.engineer_emails,
+        "data_protection": settings.data_protection_emails,
+    }[audience]
     return tuple(mailbox(part) for part in written.split(",") if part.strip())
 
 

@@ -184,6 +184,18 @@ erased_subjects = Table(
     schema="ops",
 )
 
+privacy_letters = Table(
+    "privacy_letters",
+    metadata,
+    Column("kind", Text, primary_key=True),
+    Column("day", Date, primary_key=True),
+    Column("run_id", BigInteger, ForeignKey("ops.run_ledger.run_id", ondelete="CASCADE"), nullable=False),
+    Column("at", DateTime(timezone=True), nullable=False),
+    CheckConstraint("kind in ('month', 'unusual')", name="kind"),
+    Index(None, "run_id"),
+    schema="ops",
+)
+
 egress_log = Table(
     "egress_log",
     metadata,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from flows.commands.egress import note_egress
 from flows.commands.reading import deliver, on_database
 from flows.commands.screen import AsList, Format, ListFormat, out, say, settings_in_force
 
@@ -58,6 +59,7 @@ def show(pair: PairId, form: AsList = ListFormat.table) -> None:
     found, proposal = on_database(read)
     if form is ListFormat.json:
         plain = {name: json_value(value) for name, value in found.items()}
+        note_egress("duplicates show", "json", 1, ("left_name", "right_name"), always=True)
         out().file.write(json.dumps([plain], ensure_ascii=False, indent=2) + "\n")
         return
     out().print(printable(f"{found['left_number']} {found['left_name']}"))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flows.commands.egress import note_egress
 from flows.commands.reading import on_database
 from flows.commands.screen import AsList, ListFormat, out, say, settings_in_force
 
@@ -39,6 +40,7 @@ def show(customer: Customer, form: AsList = ListFormat.table) -> None:
             hint="Give the number as the customer file has it, with its leading zeros.",
         )
     if form is ListFormat.json:
+        note_egress("history show", "json", len(changes), ("old_value", "new_value"), always=True)
         rows = [asdict(change) | {"changed_at": change.changed_at.isoformat()} for change in changes]
         out().file.write(json.dumps(rows, ensure_ascii=False, indent=2) + "\n")
         return

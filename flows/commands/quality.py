@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flows.commands.egress import note_egress
 from flows.commands.reading import deliver, on_database
 from flows.commands.running import flows_ready, run_flow
 from flows.commands.screen import AsList, Format, ListFormat, out, parse_day, say, settings_in_force, today_in
@@ -97,6 +98,7 @@ def show(incident: IncidentId, form: AsList = ListFormat.table) -> None:
     found = on_database(lambda connection: fetch_incident(connection, incident))
     if form is ListFormat.json:
         plain = {name: json_value(value) for name, value in found.items()}
+        note_egress("quality show", "json", 1, plain)
         out().file.write(json.dumps([plain], ensure_ascii=False, indent=2) + "\n")
         return
     events = found["events"]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from flows.commands.egress import note_egress
 from flows.commands.reading import on_database, quarantine
 from flows.commands.running import Finished, flows_ready, given_instruction, run_flow
 from flows.commands.screen import AsList, ListFormat, counted, out, say, settings_in_force
@@ -54,6 +55,7 @@ def export(
         out().print("Nothing that was asked for waits in quarantine; no workbook was written.")
         return
     contracts = _contracts([row.contract for row in rows], contract_files)
+    note_egress("quarantine export", "xlsx", len(rows), ("cells",), always=True)
     _in_place(to, lambda: write_corrections([HandedOut(row, contracts[row.contract]) for row in rows], to))
     out().print(f"{counted(len(rows), 'row')} written to {to}.")
     out().print(f"When it comes back: kontor quarantine replay {to}")
@@ -156,6 +158,7 @@ def show(
         raise UsageError(f"No row in quarantine has the id {row_id}.", hint="`kontor quarantine list --format json`.")
     record = _record(found[0][0], found[1])
     if form is ListFormat.json:
+        note_egress("quarantine show", "json", 1, record)
         out().file.write(json.dumps([record], ensure_ascii=False, indent=2) + "\n")
         return
     _print_record(record)

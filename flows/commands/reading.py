@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from flows.commands.egress import note_egress
 from flows.commands.screen import AsList, AsOf, Format, ListFormat, out, parse_day, say, settings_in_force, today_in
 
 if TYPE_CHECKING:
@@ -90,32 +91,13 @@ def deliver(
             connection, name, as_of=as_of, customer=customer, equal=equal, limit=limit or None
         )
     )
-    if chosen is Format.table and to is None:
+    on_screen = chosen is Format.table and to is None
+    if not on_screen or not out().is_terminal:
+        note_egress(f"report {found.name}", chosen.value, len(found.rows), found.names)
+    if on_screen:
         _print(found)
     else:
-        _note_egress(found, chosen)
         write_out(_rendered(found, chosen), to)
-
-
-def _note_egress(found: Report, form: Format) -> None:
-    """Note who takes personal data out, before it is written; a report without any leaves no note."""
-    import getpass
-
-    from tasks.erasures.egress_store import log_egress, personal_names
-    from tasks.stack import connected
-
-    personal = sorted(personal_names() & set(found.names))
-    if personal and found.rows:
-        with connected(settings_in_force(), write=True) as connection:
-            log_egress(
-                connection,
-                what=f"report {found.name}",
-                form=form.value,
-                rows=len(found.rows),
-                columns=personal,
-                actor=getpass.getuser(),
-                now=datetime.now(UTC),
-            )
 
 
 def deliver_finance(*, form: Format | None, to: Path | None, as_of: date | None, narrowed: bool) -> None:
@@ -133,6 +115,8 @@ def deliver_finance(*, form: Format | None, to: Path | None, as_of: date | None,
     settings = settings_in_force()
     day = as_of or today_in(settings)
     found = on_database(lambda connection: read_finance(connection, day))
+    rows = sum(len(table.rows) for table in found.tables.values())
+    note_egress("report finance", chosen.value, rows, {name for t in found.tables.values() for name in t.names})
     if chosen is Format.json:
         write_out(finance_json(found).encode(), to)
         return

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from flows.commands.egress import note_egress
 from flows.commands.reading import on_database
 from flows.commands.screen import AsList, AsOf, ListFormat, out, parse_day, say, settings_in_force, today_in
 
@@ -184,4 +185,5 @@ def _print_json(rows: Sequence[Mapping[str, Any]]) -> None:
     from tasks.reports.rows import json_value
 
     made = [{name: json_value(value) for name, value in row.items()} for row in rows]
+    note_egress("reminders", "json", len(made), made[0] if made else ())
     out().file.write(json.dumps(made, ensure_ascii=False, indent=2) + "\n")

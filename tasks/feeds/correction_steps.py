@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from sqlalchemy import Connection
 
 from tasks.artifacts import summary
+from tasks.erasures.egress_store import log_egress
 from tasks.errors import BadInput, FileRefused, KontorError, PartlyDone, UsageError
 from tasks.feeds.confined import read_confined
 from tasks.feeds.contracts import FeedContract
@@ -197,6 +199,16 @@ def hand_out_again(
         rows = export_rows(connection, Selection(row_ids=row_ids), returned.contracts)
     if not rows:
         return None
+    with run.engine.begin() as connection:
+        log_egress(
+            connection,
+            what="quarantine replay, what is left",
+            form="xlsx",
+            rows=len(rows),
+            columns=["cells"],
+            actor=current_actor(),
+            now=datetime.now(UTC),
+        )
     write_corrections(rows, target)
     return target
 

@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 from configs.settings import Settings, load_settings
 from tasks.artifacts import markdown_table, money, payer_class_rows, summary
 from tasks.database import engine_for
+from tasks.erasures.egress_store import log_egress, personal_names
 from tasks.errors import DependencyDown, UsageError
 from tasks.ledger import Run
 from tasks.letters import Mailbox
@@ -114,6 +115,7 @@ def send_to_finance(run: FinanceRun, made: FinanceOutcome) -> str:
             log_event("report_sent_before", run_id=run.run.run_id, as_of=run.as_of)
             return "sent before"
     letter = finance_letter(run.settings, made.report, made.files, run.recipients, now=datetime.now(UTC))
+    _note_egress(run.engine, made.report)
     delivery = send_report(run.settings, letter)
     log_event("report_handed_over", run_id=run.run.run_id, outcome=delivery.outcome, recipients=len(run.recipients))
     run.run.note({f"mails_{delivery.outcome}": 1, "mails": int(delivery.outcome in ("sent", "unknown"))})
@@ -123,6 +125,21 @@ def send_to_finance(run: FinanceRun, made: FinanceOutcome) -> str:
             hint="Look at the server's answer in the log, then run the flow again with --live.",
         )
     return delivery.outcome
+
+
+def _note_egress(engine: Engine, report: FinanceReport) -> None:
+    """Note that a mail with customers in it is about to leave, whatever the server makes of it."""
+    tables = report.tables.values()
+    with engine.begin() as connection:
+        log_egress(
+            connection,
+            what="finance report",
+            form="mail",
+            rows=sum(len(table.rows) for table in tables),
+            columns=sorted(personal_names() & {name for table in tables for name in table.names}),
+            actor=current_actor(),
+            now=datetime.now(UTC),
+        )
 
 
 @step(READ_STEP)

@@ -1,6 +1,7 @@
 """Retention: policies, legal holds, plans of what goes, erasure requests, the ledger's copy, and who took data out.
 
-Needed by retention_purge, `kontor erase` and the replay after a restore (tasks/erasures, tasks/retention).
+Needed by retention_purge, privacy_report, `kontor erase` and the replay after a restore (tasks/erasures, tasks/privacy,
+tasks/retention).
 Locks: SHARE UPDATE EXCLUSIVE on five tables while their fill factor is set, which holds up nobody who reads or writes.
 Interrupted: everything runs in one transaction, so an aborted run leaves nothing.
 """
@@ -25,6 +26,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Drop the tables; the ledger outside the database stays."""
     for table in (
+        "ops.privacy_letters",
         "ops.egress_log",
         "ops.erased_subjects",
         "ops.erasure_ledger",
@@ -189,6 +191,17 @@ create table ops.erased_subjects (
 )
 """,
     """
+create table ops.privacy_letters (
+    kind text not null,
+    day date not null,
+    run_id bigint not null,
+    at timestamptz not null,
+    constraint privacy_letters_pkey primary key (kind, day),
+    constraint privacy_letters_run_id_fkey foreign key (run_id) references ops.run_ledger (run_id) on delete cascade,
+    constraint privacy_letters_kind_check check (kind in ('month', 'unusual'))
+)
+""",
+    """
 create table ops.egress_log (
     egress_id bigint generated always as identity,
     at timestamptz not null,
@@ -208,6 +221,7 @@ _INDEXES = (
     "create index erased_subjects_sequence_idx on ops.erased_subjects (sequence)",
     "create index erased_subjects_key_hash_idx on ops.erased_subjects (key_hash)",
     "create index erased_subjects_address_hash_idx on ops.erased_subjects (address_hash)",
+    "create index privacy_letters_run_id_idx on ops.privacy_letters (run_id)",
     "create index egress_log_at_idx on ops.egress_log (at)",
 )
 
@@ -228,6 +242,8 @@ _GRANTS = (
         " to kontor_flows, kontor_retention"
     ),
     "grant insert on ops.egress_log to kontor_flows, kontor_retention",
+    "grant select, insert, delete on ops.privacy_letters to kontor_flows",
+    "grant select on ops.privacy_letters to kontor_retention",
     (
         "grant insert, update on ops.legal_holds, ops.retention_plans, ops.retention_plan_items, ops.erasure_requests"
         " to kontor_retention"
