@@ -46,6 +46,8 @@ feed_files = Table(
     Column("byte_size", BigInteger, nullable=False),
     Column("as_of", Date),
     Column("revision", Integer, nullable=False, server_default=text("1")),
+    # The file's turn among those of its day and revision, written so that it sorts as text.
+    Column("sequence", Text, nullable=False, server_default=text("''")),
     Column("columns", ARRAY(Text), nullable=False, server_default=text("'{}'")),
     Column("state", Text, nullable=False),
     *(_count(name) for name in COUNTS),

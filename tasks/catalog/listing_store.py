@@ -12,8 +12,12 @@ from sqlalchemy import Connection, text
 
 from tasks.catalog.layers import Layer
 
-# Where a file lies among its catalogue's files, written so that it sorts as text: 2026-11-22#001#0#<sha256>.
-PLACE = "f.as_of || '#' || lpad(f.revision::text, 3, '0') || '#' || (f.mode <> 'snapshot')::integer || '#' || f.sha256"
+# Where a file lies among its catalogue's files, written so that it sorts as text: day, revision, complete before
+# changes only, its turn among those, content: 2026-11-22#000000001#1#000000000930!2026-11-22T10:30:00.000000#<sha256>.
+PLACE = (
+    "f.as_of || '#' || lpad(f.revision::text, 9, '0') || '#' || (f.mode <> 'snapshot')::integer || '#' || f.sequence"
+    " || '#' || f.sha256"
+)
 
 
 def record_mentions(connection: Connection, layer: Layer) -> None:

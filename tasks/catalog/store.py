@@ -1,9 +1,10 @@
 """Applying a catalogue's files to ``crm``: set-based SQL, the same result in any order of arrival.
 
-Files are laid over each other in the order of their *place*: day, revision, complete before changes only, content. What
-a file says of a product holds unless a file of a greater place speaks of the same thing: of one field, of the prices of
-one kind and currency, of the stock of one warehouse, of one package. A column that a file does not have says nothing; a
-blank cell in a column that it has clears a field and ends a price.
+Files are laid over each other in the order of their *place*: day, revision, complete before changes only, the time or
+number in their name, the instant they were written, content. What a file says of a product holds unless a file of a
+greater place speaks of the same thing: of one field, of the prices of one kind and currency, of the stock of one
+warehouse, of one package. A column that a file does not have says nothing; a blank cell in a column that it has clears
+a field and ends a price.
 
 A file that arrives in order need not know any of that: it is compared with what is held, and what differs is written.
 A late one first asks ``crm.catalog_mentions`` what newer files spoke of, and leaves that alone.

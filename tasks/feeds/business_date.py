@@ -1,4 +1,4 @@
-"""The business date (as_of) and revision of a file, from the command, its name or its title; no guess among two."""
+"""The business date (as_of) of a file, its revision, and its turn among the files of one day; no guess among two."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from tasks.feeds.contracts import AsOfRule, FeedContract
 from tasks.feeds.dates import parse_date
 
 _DATE_IN_NAME = re.compile(
-    r"(?<!\d)(?P<year>(?:19|20|21)\d{2})(?P<mark>[-_. ]?)(?P<month>\d{2})(?P=mark)(?P<day>\d{2})(?!\d)"
+    r"(?<!\d)(?P<year>(?:19|20|21)\d{2})(?P<mark>[-_. ]?)(?P<month>\d{2})(?P=mark)(?P<day>\d{2})"
+    r"(?=(?:(?:[01]\d|2[0-3])(?:[0-5]\d){1,2})?(?!\d))"  # a time of day may follow at once
 )
 _DATE_IN_TEXT = re.compile(r"\d{1,4}[-./]\d{1,2}[-./]\d{2,4}|\d{1,2}[-. ]+[^\W\d_]{3,}\.?[-. ]+\d{4}")
+_DIGITS = 12  # of a number in a name that are compared
 _REVISION_IN_NAME = re.compile(r"[_\-. (](?:r|v|rev|ver)\.?(?P<revision>\d{1,3})\)?$", re.IGNORECASE)
 
 
@@ -62,9 +64,7 @@ def find_revision(contract: FeedContract, *, file_name: str, given: int | None) 
     Raises:
         FileRefused: the command and the name say different revisions.
     """
-    stem = file_name.rsplit(".", 1)[0]
-    pattern = contract.as_of.revision_pattern
-    match = re.search(pattern, stem) if pattern else _REVISION_IN_NAME.search(stem)
+    match = _revision_in(contract, file_name.rsplit(".", 1)[0])
     named = int(match.group("revision") if "revision" in match.re.groupindex else match.group(1)) if match else None
     if given is not None and named is not None and given != named:
         raise FileRefused(
@@ -75,15 +75,43 @@ def find_revision(contract: FeedContract, *, file_name: str, given: int | None) 
     return given or named or 1
 
 
+def find_sequence(contract: FeedContract, *, file_name: str, written_ns: int) -> str:
+    """Return the file's turn among those of its day and revision, as a text that sorts in their order.
+
+    First the numbers that its name has behind the day, such as a time of day or a counter, compared as numbers; a name
+    without any comes first. Where names tell nothing, the instant at which the file was last written, in UTC:
+
+        catalog_delta_2026-11-22.csv        '!2026-11-22T10:30:00.000000'
+        catalog_delta_2026-11-22_2.csv      '000000000002!…'
+        catalog_delta_2026-11-22_0930.csv   '000000000930!…'
+    """
+    stem = file_name.rsplit(".", 1)[0]
+    revision = _revision_in(contract, stem)
+    named = stem if revision is None else stem[: revision.start()] + stem[revision.end() :]
+    days = list(_day_pattern(contract.as_of).finditer(named))
+    behind = named[days[-1].end() :] if days else named
+    numbers = [number.lstrip("0")[-_DIGITS:].rjust(_DIGITS, "0") for number in re.findall(r"[0-9]+", behind)]
+    written = dt.datetime(1970, 1, 1) + dt.timedelta(microseconds=written_ns // 1000)  # noqa: DTZ001 - UTC, shown as text
+    return f"{'.'.join(numbers)}!{written.isoformat(timespec='microseconds')}"
+
+
 def _nowhere(rule: AsOfRule) -> str:
     places = {"command": "the command", "file_name": "the file name", "title": "a title row", "received": "its arrival"}
     asked = ", ".join(places[source] for source in rule.sources)
     return f"no business date found; expected one in {asked}"
 
 
+def _revision_in(contract: FeedContract, stem: str) -> re.Match[str] | None:
+    pattern = contract.as_of.revision_pattern
+    return re.search(pattern, stem) if pattern else _REVISION_IN_NAME.search(stem)
+
+
+def _day_pattern(rule: AsOfRule) -> re.Pattern[str]:
+    return re.compile(rule.file_name_pattern) if rule.file_name_pattern else _DATE_IN_NAME
+
+
 def _in_file_name(file_name: str, rule: AsOfRule) -> Iterator[tuple[str, dt.date]]:
-    pattern = re.compile(rule.file_name_pattern) if rule.file_name_pattern else _DATE_IN_NAME
-    for match in pattern.finditer(file_name):
+    for match in _day_pattern(rule).finditer(file_name):
         if {"year", "month", "day"} <= set(match.re.groupindex):
             day = parse_date(f"{match['year']}-{match['month']}-{match['day']}", ())
         else:

@@ -22,7 +22,7 @@ from sqlalchemy.exc import DataError
 
 from tasks.erasures.keys import ErasureKey
 from tasks.errors import DependencyDown, FileRefused, UsageError
-from tasks.feeds.business_date import find_as_of, find_revision
+from tasks.feeds.business_date import find_as_of, find_revision, find_sequence
 from tasks.feeds.casting import CastTable, cast_table
 from tasks.feeds.confined import read_confined
 from tasks.feeds.contracts import FeedContract, list_contracts
@@ -155,7 +155,8 @@ def take_in_file(engine: Engine, file: InboxFile, *, given: Given, run_id: int, 
         _refuse_changed(file, seen)
         as_of = _business_date(file, raw, given)
         with _values_that_fit(file):
-            outcome = _apply(engine, file, fingerprint, raw, cast, as_of, given, run_id, apply)
+            sequence = _sequence(file, seen)
+            outcome = _apply(engine, file, fingerprint, raw, cast, as_of, sequence, given, run_id, apply)
         return replace(outcome, sha256=fingerprint.sha256, remarks=raw.remarks)
     except FileRefused as refusal:
         if not given.dry_run:
@@ -258,6 +259,10 @@ def _business_date(file: InboxFile, raw: RawTable, given: Given) -> date:
     return as_of
 
 
+def _sequence(file: InboxFile, seen: Look | None) -> str:
+    return find_sequence(file.contract, file_name=file.path.name, written_ns=seen[1] if seen else 0)
+
+
 def _apply(
     engine: Engine,
     file: InboxFile,
@@ -265,6 +270,7 @@ def _apply(
     raw: RawTable,
     cast: CastTable,
     as_of: date,
+    sequence: str,
     given: Given,
     run_id: int,
     apply: Apply,
@@ -280,6 +286,7 @@ def _apply(
             revision=find_revision(file.contract, file_name=file.path.name, given=given.revision),
             run_id=run_id,
             apply=apply,
+            sequence=sequence,
             overruling=Overruling(given.accepted_guards, given.reason),
             erasure_key=given.erasure_key,
         )
@@ -332,6 +339,8 @@ def _keep(file: InboxFile, outcome: FileOutcome, folder: Path, seen: Look | None
         if not target.exists():
             shutil.copyfile(file.path, partial)
             partial.chmod(0o600)
+            written = file.path.stat().st_mtime_ns
+            os.utime(partial, ns=(written, written))  # tells files of one day apart when they are read again
             with partial.open("rb") as stream:
                 os.fsync(stream.fileno())
         if seen is not None and look_at(file.path) != seen:

@@ -47,6 +47,7 @@ def take_in(
     revision: int,
     run_id: int,
     apply: Apply,
+    sequence: str = "",
     overruling: Overruling = NOTHING_OVERRULED,
     erasure_key: ErasureKey | None = None,
 ) -> FileOutcome:
@@ -67,7 +68,7 @@ def take_in(
         return _register_superseded(connection, contract, fingerprint, as_of, revision, run_id, len(cast.frame))
     replaces = not outdated and _retire_older_revision(connection, contract, as_of)
     state = "superseded" if outdated else "applied"
-    feed_file_id = _register(connection, contract, fingerprint, as_of, revision, run_id, raw, state)
+    feed_file_id = _register(connection, contract, fingerprint, as_of, revision, sequence, run_id, raw, state)
     staged = StagedFile(
         feed_file_id=feed_file_id,
         feed=contract.feed,
@@ -260,6 +261,7 @@ def _register(
     fingerprint: Fingerprint,
     as_of: date,
     revision: int,
+    sequence: str,
     run_id: int,
     raw: RawTable,
     state: str,
@@ -268,15 +270,16 @@ def _register(
         connection.execute(
             text(
                 "insert into landing.feed_files (contract, contract_version, contract_sha256, feed, source, mode,"
-                " file_name, sha256, byte_size, as_of, revision, columns, state, totals, run_id)"
+                " file_name, sha256, byte_size, as_of, revision, sequence, columns, state, totals, run_id)"
                 " values (:contract, :contract_version, :contract_sha256, :feed, :source, :mode,"
-                " :file_name, :sha256, :byte_size, :as_of, :revision, :columns, :state, :totals, :run_id)"
+                " :file_name, :sha256, :byte_size, :as_of, :revision, :sequence, :columns, :state, :totals, :run_id)"
                 " returning feed_file_id"
             ).bindparams(bindparam("totals", type_=JSONB)),
             {
                 **_identity(contract, fingerprint),
                 "as_of": as_of,
                 "revision": revision,
+                "sequence": sequence,
                 "columns": sorted(spoken_columns(contract, raw)),
                 "state": state,
                 "totals": [asdict(row) for row in raw.totals],

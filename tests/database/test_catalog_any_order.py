@@ -33,6 +33,7 @@ class File:
     full: bool
     columns: tuple[str, ...]
     rows: tuple[tuple[str, tuple[str, ...]], ...]
+    number: int = 0
 
     @property
     def as_of(self) -> date:
@@ -40,9 +41,9 @@ class File:
         return FIRST + timedelta(weeks=self.week)
 
     @property
-    def place(self) -> tuple[date, int, bool]:
+    def place(self) -> tuple[date, int, bool, int]:
         """Where it lies among the others."""
-        return self.as_of, self.revision, not self.full
+        return self.as_of, self.revision, not self.full, self.number
 
     @property
     def contract(self) -> str:
@@ -58,7 +59,8 @@ class File:
         if "promo_price" in self.columns:
             for row in rows:
                 row |= {"promo_from": str(self.as_of - timedelta(days=3)), "promo_to": str(FIRST + timedelta(days=30))}
-        return write_csv(folder / f"{self.contract}_{self.as_of}_r{self.revision}.csv", rows)
+        number = f"_{self.number}" if self.number else ""
+        return write_csv(folder / f"{self.contract}_{self.as_of}{number}_r{self.revision}.csv", rows)
 
     def says(self, part: str) -> dict[str, str] | None:
         """What it says of a product by column; None if it does not name it or its row cannot be read."""
@@ -84,18 +86,19 @@ def _files(full: bool) -> st.SearchStrategy[File]:
         }
         parts = draw(st.lists(st.sampled_from(PARTS), max_size=3, unique=True))
         rows = tuple((part, tuple(draw(value[name]) for name in columns)) for part in sorted(parts))
-        return File(draw(st.integers(0, 4)), 1, full, columns, rows)
+        number = 0 if full else draw(st.sampled_from([0, 9, 10]))
+        return File(draw(st.integers(0, 4)), 1, full, columns, rows, number)
 
     return build()
 
 
 @st.composite
 def _histories(draw: st.DrawFn) -> tuple[list[File], list[int]]:
-    """Files of different places, one day perhaps in two revisions, and an order in which they arrive."""
+    """Files of different places, one day perhaps in two revisions or several numbers, and an order of arrival."""
     files = draw(st.lists(st.booleans().flatmap(_files), min_size=2, max_size=6, unique_by=lambda file: file.place))
     if draw(st.booleans()):
         again = draw(_files(files[0].full))
-        files.append(File(files[0].week, 2, again.full, again.columns, again.rows))
+        files.append(File(files[0].week, 2, again.full, again.columns, again.rows, again.number))
     return files, draw(st.permutations(range(len(files))))
 
 

@@ -1,9 +1,9 @@
 """The catalogue: products, prices with validity, stock, units, currency rates, and which file spoke of what.
 
 Needed by catalog_upsert.
-Locks: creates new objects; foreign keys take SHARE ROW EXCLUSIVE on landing.feed_files for a moment, so that a run
-under way is waited for and a new one waits. Prices are kept from overlapping by a trigger over whole statements and not
-by an exclusion constraint: see docs/decisions.md.
+Locks: creates new objects; ACCESS EXCLUSIVE on landing.feed_files while a column with a constant default is added;
+that rewrites nothing, but a run under way is waited for and a new one waits. Prices are kept from overlapping by a
+trigger over whole statements and not by an exclusion constraint: see docs/decisions.md.
 Interrupted: everything runs in one transaction, so an aborted run leaves nothing.
 """
 
@@ -21,6 +21,8 @@ depends_on = None
 
 def upgrade() -> None:
     """Create the tables, the functions they rest on, and say who may do what with them."""
+    order = sa.Column("sequence", sa.Text(), server_default=sa.text("''"), nullable=False)
+    op.add_column("feed_files", order, schema="landing")
     _create_products()
     _create_prices()
     _create_stock_and_units()

@@ -1,4 +1,4 @@
-"""The business date of a file, its revision, and the template that a sender fills in."""
+"""The business date of a file, its revision, its turn among those of a day, and the template that a sender fills in."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import openpyxl
 import pytest
 
 from tasks.errors import FileRefused
-from tasks.feeds.business_date import find_as_of, find_revision
+from tasks.feeds.business_date import find_as_of, find_revision, find_sequence
 from tasks.feeds.casting import cast_table
 from tasks.feeds.contracts import load_contract
 from tasks.feeds.reading import read_table
@@ -88,6 +88,24 @@ def test_the_contract_says_where_to_look(extend: Extend) -> None:
 def test_the_revision_in_the_file_name(name: str, revision: int) -> None:
     """A correction is known by the end of its name; without one it is the first."""
     assert find_revision(load_contract("open_items"), file_name=name, given=None) == revision
+
+
+def test_files_of_one_day_sort_by_their_numbers_then_by_when_they_were_written() -> None:
+    """No number before numbers, 9 before 10, times of day in order, the revision and the day themselves left out."""
+    contract = load_contract("catalog_delta")
+    for names in (
+        ("{}.csv", "{}_r3.csv", "{}_9.csv", "{}_10.csv"),
+        ("{}.csv", "{} 08-59-59.csv", "{}T09-30_r1.csv", "{}_09.31.csv"),
+    ):
+        found = [
+            find_sequence(contract, file_name=name.format("changes_7_2026-11-22"), written_ns=written * 1_000_000)
+            for written, name in enumerate(names)
+        ]
+        assert found == sorted(found)
+        assert found[0] == "!1970-01-01T00:00:00.000000"
+    assert find_as_of(contract, file_name="stock_20261122093015.csv", titles=(), given=None) == dt.date(2026, 11, 22)
+    at = find_sequence(contract, file_name="stock_20261122093015.csv", written_ns=0)
+    assert at.startswith("000000093015!")
 
 
 def test_a_revision_that_disagrees_is_refused() -> None:
