@@ -99,7 +99,7 @@ _STATE = {
     ),
     "known_stock": ("select source, part_number, warehouse, quantity, true_on from report.stock order by 1, 2, 3"),
     "units": (
-        "select p.source, p.part_key, u.unit, u.holds from crm.product_units u"
+        "select p.source, p.part_key, u.unit, u.parts, u.holds from crm.product_units u"
         " join crm.products p using (product_id) order by 1, 2, 3"
     ),
     "rates": "select base, quote, rated_on, rate from crm.currency_rates order by 1, 2, 3",

@@ -26,6 +26,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     func,
+    text,
 )
 from sqlalchemy.dialects.postgresql import DATERANGE, INT8MULTIRANGE, ExcludeConstraint
 
@@ -123,9 +124,11 @@ product_units = Table(
     metadata,
     _product_column(primary_key=True),
     Column("unit", Text, primary_key=True),
+    # So many of this unit (1 of a larger one, 12 of a smaller one) hold so many of the product's own.
+    Column("parts", QUANTITY, nullable=False, server_default=text("1")),
     Column("holds", QUANTITY, nullable=False),
     _file_column(),
-    CheckConstraint("holds > 0", name="holds"),
+    CheckConstraint("least(parts, holds) > 0", name="holds"),
     Index(None, "feed_file_id"),
     schema="crm",
 )
@@ -216,6 +219,8 @@ staged_products = _staged(
     Column("stock_on", Date),
     Column("pack_unit", Text),
     Column("pack_quantity", QUANTITY),
+    Column("content_unit", Text),
+    Column("content_quantity", QUANTITY),
 )
 
 staged_rates = _staged(

@@ -71,9 +71,9 @@ begin atomic
         select p.part_number, p.name, p.source, p.product_id, pp.kind, pp.currency, pp.min_quantity, pp.amount,
                u.own, u.priced, u.asked,
                case when u.priced = u.own then 1
-                    else coalesce(packed.holds, crm.unit_factor(u.priced, u.own, price_list.as_of)) end as priced_size,
+                    else coalesce(packed.holds / packed.parts, crm.unit_factor(u.priced, u.own, price_list.as_of)) end as priced_size,
                case when u.asked = u.own then 1
-                    else coalesce(wanted.holds, crm.unit_factor(u.asked, u.own, price_list.as_of)) end as asked_size
+                    else coalesce(wanted.holds / wanted.parts, crm.unit_factor(u.asked, u.own, price_list.as_of)) end as asked_size
         from crm.product_prices pp
         join crm.products p on p.product_id = pp.product_id
         cross join lateral (
@@ -94,7 +94,8 @@ begin atomic
         select distinct on (v.product_id, v.kind) v.*,
                case when v.is_converted then round(v.amount * v.units * v.rate, 4) else v.amount end as price
         from valued v
-        where price_list.quantity * v.units >= v.min_quantity and v.rate is not null
+        -- 12 pieces are one box of a dozen, whatever a division leaves behind in the last decimals.
+        where round(price_list.quantity * v.units, 8) >= v.min_quantity and v.rate is not null
         order by v.product_id, v.kind, v.is_converted, v.currency <> price_list.currency, v.min_quantity / v.units desc
     )
     select distinct on (r.source, r.part_number, r.product_id)

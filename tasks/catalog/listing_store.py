@@ -19,6 +19,14 @@ PLACE = (
     " || '#' || f.sha256"
 )
 
+# Units beside the product's own that the file names: larger ones that hold several, and smaller ones that are in it.
+PACKAGES_IN_FILE = """
+select product_id, row_number, pack_unit as unit, 1::numeric as parts, pack_quantity as holds
+from in_file where pack_unit is not null
+union all
+select product_id, row_number, content_unit, content_quantity, 1 from in_file where content_unit is not null
+"""
+
 
 def record_mentions(connection: Connection, layer: Layer) -> None:
     """Keep which products the file spoke of, and of what of them."""
@@ -38,9 +46,8 @@ def record_mentions(connection: Connection, layer: Layer) -> None:
         _record(connection, layer, "select kind, currency, known_from, product_id from price_group")
     if "stock" in layer.columns:
         _record(connection, layer, "select 'stock', warehouse, :as_of, product_id from in_file where stock is not null")
-    if "pack_unit" in layer.columns:
-        said = "select 'pack', pack_unit, :as_of, product_id from in_file where pack_unit is not null"
-        _record(connection, layer, said)
+    if {"pack_unit", "content_unit"} & layer.columns:
+        _record(connection, layer, f"select 'pack', unit, :as_of, product_id from ({PACKAGES_IN_FILE}) p")
 
 
 _INSERT = """

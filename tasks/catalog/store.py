@@ -17,7 +17,7 @@ from sqlalchemy import Connection, text
 from tasks.catalog.difference import FileDifference
 from tasks.catalog.difference_store import read_changes, read_discontinued
 from tasks.catalog.layers import FIELDS, PRICES, Layer
-from tasks.catalog.listing_store import PLACE, list_products, record_mentions
+from tasks.catalog.listing_store import PACKAGES_IN_FILE, PLACE, list_products, record_mentions
 from tasks.catalog.prices_store import compare_prices, write_prices
 from tasks.feeds.outcomes import Applied, StagedFile
 from tasks.feeds.staging_store import give_room
@@ -142,7 +142,8 @@ select s.row_number, s.part_key, p.product_id, p.product_id is null as is_new,
        p.product_id is not null and ({differs}) as differs,
        s.currency, {unit} as unit, coalesce(s.min_quantity, 1) as min_quantity, {prices},
        s.valid_from, s.valid_to + 1 as valid_until, s.promo_from, s.promo_to + 1 as promo_until,
-       coalesce(s.warehouse, '') as warehouse, s.stock, s.stock_on, s.pack_unit, s.pack_quantity
+       coalesce(s.warehouse, '') as warehouse, s.stock, s.stock_on, s.pack_unit, s.pack_quantity,
+       s.content_unit, s.content_quantity
 from landing.staged_products s
 left join crm.products p on p.source = :source and p.part_key = s.part_key
 {"left join newer_field n on n.product_id = p.product_id" if layer.late else ""}
@@ -233,23 +234,24 @@ insert into changed_product select product_id from written
 
 
 def _write_packages(connection: Connection, layer: Layer) -> None:
-    if "pack_unit" not in layer.columns:
+    if not {"pack_unit", "content_unit"} & layer.columns:
         return
     connection.execute(text(_PACKAGES.replace("{late}", _newer_keys("pack") if layer.late else "")), layer.parameters())
 
 
-_PACKAGES = """
+_PACKAGES = f"""
 with said as (
-    select distinct on (product_id, pack_unit) product_id, pack_unit as key, pack_quantity
-    from in_file where pack_unit is not null order by product_id, pack_unit, row_number
+    select distinct on (product_id, unit) product_id, unit as key, parts, holds
+    from ({PACKAGES_IN_FILE}) p order by product_id, unit, row_number
 ), differs as (
     select said.* from said
     left join crm.product_units t on t.product_id = said.product_id and t.unit = said.key
-    where t.holds is distinct from said.pack_quantity {late}
+    where (t.parts, t.holds) is distinct from (said.parts, said.holds) {{late}}
 ), written as (
-    insert into crm.product_units as t (product_id, unit, holds, feed_file_id)
-    select product_id, key, pack_quantity, :feed_file_id from differs
-    on conflict (product_id, unit) do update set holds = excluded.holds, feed_file_id = excluded.feed_file_id
+    insert into crm.product_units as t (product_id, unit, parts, holds, feed_file_id)
+    select product_id, key, parts, holds, :feed_file_id from differs
+    on conflict (product_id, unit) do update
+    set parts = excluded.parts, holds = excluded.holds, feed_file_id = excluded.feed_file_id
     returning product_id
 )
 insert into changed_product select product_id from written

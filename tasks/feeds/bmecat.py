@@ -1,20 +1,24 @@
 """A BMEcat catalogue (1.2 or 2005) as a grid: one row per product, currency, quantity and period of prices.
 
-The XML is read element by element and each product is let go of before the next one. Nothing outside of the file is
-loaded: no document type definition, no network, and a file that declares entities of its own is refused.
+The XML is read element by element, each product is let go of before the next one, and rows become columns a few
+thousand at a time: memory grows with what the contract reads of a catalogue, not with its XML. Nothing outside of the
+file is loaded: no document type definition, no network, and a file that declares entities of its own is refused.
 
 BMEcat 1.2 calls a product ARTICLE and its number SUPPLIER_AID, BMEcat 2005 PRODUCT and SUPPLIER_PID; the headings here
 are those of 2005. A price of some type stands under ``PRICE_AMOUNT type``, per one order unit: PRICE_FACTOR and
-PRICE_QUANTITY are worked in. Headings under which nothing stands are left out, since they would say "none".
+PRICE_QUANTITY are worked in. CONTENT_UNIT and NO_CU_PER_OU say what is in one order unit, and only together. Headings
+under which nothing stands are left out, since they would say "none".
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from decimal import Decimal, InvalidOperation
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from lxml import etree
 
@@ -24,9 +28,12 @@ from tasks.feeds.grids import Body
 PRODUCTS = ("PRODUCT", "ARTICLE")
 TRANSACTIONS = {"T_NEW_CATALOG": True, "T_UPDATE_PRODUCTS": False, "T_UPDATE_PRICES": False}
 _SAME = {"SUPPLIER_AID": "SUPPLIER_PID", "EAN": "INTERNATIONAL_PID"}
-_PLAIN = ("SUPPLIER_PID", "DESCRIPTION_SHORT", "DESCRIPTION_LONG", "INTERNATIONAL_PID", "ORDER_UNIT")
+_CONTENT = ("CONTENT_UNIT", "NO_CU_PER_OU")
+_PLAIN = ("SUPPLIER_PID", "DESCRIPTION_SHORT", "DESCRIPTION_LONG", "INTERNATIONAL_PID", "ORDER_UNIT", *_CONTENT)
 _PERIODS = {"valid_start_date": "VALID_START", "valid_end_date": "VALID_END"}
 _HIDDEN = {"PRICE_FACTOR", "PRICE_QUANTITY"}
+
+_ROWS_AT_ONCE = 4096
 
 Row = dict[str, str]
 
@@ -45,18 +52,16 @@ class BmecatGrid:
         self._titles: list[str] = []
         self._currency = ""
         self._complete = complete
-        self._rows = list(self._read(path))
-        seen = {name: None for row in self._rows for name, value in row.items() if value}
-        self._names = list(seen)
+        self._columns = _Columns(self._read(path))
 
     def head(self, depth: int) -> Sequence[Sequence[str]]:
         """Return the titles, which say when the catalogue was made, then the headings."""
-        return [*([title] for title in self._titles), self._names][:depth]
+        return [*([title] for title in self._titles), list(self._columns.names)][:depth]
 
     def body(self, header_row: int, width: int) -> Body:  # noqa: ARG002 - one signature for all grids
         """Return the rows, numbered from 1 in the order of the file."""
-        columns = [pa.array([row.get(name, "") for row in self._rows], pa.string()) for name in self._names]
-        return Body(columns, pa.array(range(1, len(self._rows) + 1), pa.int32()), marked=False)
+        columns = [self._columns.column(name) for name in self._columns.names]
+        return Body(columns, pa.array(np.arange(1, self._columns.size + 1, dtype=np.int32)), marked=False)
 
     def _read(self, path: Path) -> Iterator[Row]:
         events = etree.iterparse(
@@ -93,7 +98,11 @@ class BmecatGrid:
 
     def _begin(self, name: str) -> None:
         if name in TRANSACTIONS and self._complete and not TRANSACTIONS[name]:
-            raise NotText(f"it holds changes only ({name}), and its contract is one of complete catalogues")
+            raise NotText(
+                f"it holds changes only ({name}), and its contract is one of complete catalogues",
+                "Name it as the sender's contract of changes expects, such as bmecat_update_DATE.xml, or import it with"
+                " `kontor import FILE --contract bmecat_update`.",
+            )
 
     def _header(self, header: Any) -> None:
         for element in header.iter():
@@ -112,7 +121,9 @@ class BmecatGrid:
         for details in product:
             if _local(details) in ("PRODUCT_PRICE_DETAILS", "ARTICLE_PRICE_DETAILS"):
                 self._prices(details, common, priced)
-        common = {name: value for name, value in common.items() if name not in _HIDDEN}
+        whole = all(common.get(name) for name in _CONTENT)
+        left_out = _HIDDEN if whole else _HIDDEN.union(_CONTENT)
+        common = {name: value for name, value in common.items() if name not in left_out}
         yield from ({**common, **row} for row in priced.values() or [{}])
 
     def _prices(self, details: Any, common: Row, priced: dict[tuple[str, ...], Row]) -> None:
@@ -131,6 +142,26 @@ class BmecatGrid:
             }
             same = priced.setdefault(tuple(row.values()), row)
             same[f"PRICE_AMOUNT {price.get('price_type')}"] = _per_unit(price, common)
+
+
+class _Columns:
+    """Rows as columns, a block at a time; ``names`` are the headings under which anything stands, as first seen."""
+
+    def __init__(self, rows: Iterator[Row]) -> None:
+        self.names: dict[str, None] = {}
+        self.size = 0
+        self._blocks: list[tuple[int, dict[str, pa.Array]]] = []
+        while block := list(islice(rows, _ROWS_AT_ONCE)):
+            filled = {name: None for row in block for name, value in row.items() if value}
+            self.names |= filled
+            self.size += len(block)
+            values = {name: pa.array([row.get(name, "") for row in block], pa.string()) for name in filled}
+            self._blocks.append((len(block), values))
+
+    def column(self, name: str) -> pa.Array:
+        """The cells below a heading."""
+        parts = [values.get(name, pa.array([""] * size, pa.string())) for size, values in self._blocks]
+        return pa.concat_arrays(parts)
 
 
 def _per_unit(price: Any, common: Row) -> str:

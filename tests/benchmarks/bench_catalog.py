@@ -1,8 +1,9 @@
-"""A catalogue with three prices a product taken in again, 5 % changed, beside the floor and a peer; and a delta alone.
+"""A catalogue with three prices a product taken in again, 5 % changed, beside the floor and a peer, and changes alone.
 
 Run with ``.venv/bin/python -m tests.benchmarks.bench_catalog [--products N …] [--rounds N]``. The floor is COPY of the
 file and hand-written MERGEs of products and prices into tables with the columns, keys, checks, indexes and foreign keys
-of the real ones, history of prices included: nothing is read confined, checked, measured or remembered.
+of the real ones, history of prices included: nothing is read confined, checked, measured or remembered. What a file of
+changes costs must follow the changes and not the catalogue, so files of 10, 1,000 and 10,000 of them are timed alone.
 """
 
 from __future__ import annotations
@@ -26,9 +27,25 @@ SIZES = (10_000, 100_000, 1_000_000)
 HEADINGS = ("part_number", "name", "category", "unit", "currency", "customer_price", "dealer_price", "promo_price")
 FIRST = date(2026, 1, 5)
 CHANGED = 0.05
+DELTAS = (10, 1_000, 10_000)
 
 
-def write_catalogue(path: Path, products: int, week: int, *, only_changes: bool = False) -> Path:
+def write_changes(path: Path, products: int, count: int, round_number: int) -> Path:
+    """Write a file of ``count`` repriced products, spread over the catalogue."""
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(HEADINGS)
+        for number in range(0, products, max(products // count, 1)):
+            writer.writerow(_row(number, 1_000 + number % 90_000 + 300 + round_number))
+    return path
+
+
+def _row(number: int, cents: int) -> tuple[str, ...]:
+    prices = [f"{cents * share / 10_000:.2f}" for share in (100, 80, 70)]
+    return (f"P-{number:07}", f"Product number {number}", f"Group {number % 40}", "C62", "EUR", *prices)
+
+
+def write_catalogue(path: Path, products: int, week: int) -> Path:
     """Write the catalogue of a week; each week another 5 % of the prices differ from the first ones."""
     chance = random.Random(week)
     with path.open("w", encoding="utf-8", newline="") as stream:
@@ -36,12 +53,8 @@ def write_catalogue(path: Path, products: int, week: int, *, only_changes: bool 
         writer.writerow(HEADINGS)
         for number in range(products):
             changed = week > 0 and chance.random() < CHANGED
-            if only_changes and not changed:
-                continue
             cents = 1_000 + number % 90_000 + (week if changed else 0)
-            prices = [f"{cents * share / 10_000:.2f}" for share in (100, 80, 70)]
-            row = (f"P-{number:07}", f"Product number {number}", f"Group {number % 40}", "C62", "EUR", *prices)
-            writer.writerow(row)
+            writer.writerow(_row(number, cents))
     return path
 
 
@@ -99,6 +112,7 @@ def load_floor(settings: Settings, path: Path, as_of: date) -> None:
         with path.open("rb") as file, driver_of(connection).cursor() as cursor, cursor.copy(copy) as target:
             while block := file.read(1 << 20):
                 target.write(block)
+        connection.exec_driver_sql("analyze bench.floor_staged, bench.floor_products, bench.floor_prices")
         parameters = {
             "as_of": as_of,
             "file": connection.scalar(text("select max(feed_file_id) from landing.feed_files")),
@@ -119,8 +133,9 @@ def measure(settings: Settings, products: int, rounds: int) -> tuple[Clock, floa
     with engine_for(settings, OWNER).begin() as connection:
         _create(connection)
     first = write_catalogue(folder / "catalog_0.csv", products, 0)
-    with PeakMemory() as peak:
+    with PeakMemory() as peak_of_first:
         clock.measure("first import", partial(take_in, settings, first, "catalog", FIRST))
+    most = peak_of_first.megabytes
     clock.measure("first floor", partial(load_floor, settings, first, FIRST))
     if peer.is_there():
         peer.load_peer(settings, first, ["part_number"])
@@ -128,13 +143,17 @@ def measure(settings: Settings, products: int, rounds: int) -> tuple[Clock, floa
         day = FIRST + timedelta(weeks=week)
         path = write_catalogue(folder / f"catalog_{week}.csv", products, week)
         clock.measure("floor", partial(load_floor, settings, path, day))
-        clock.measure("import", partial(take_in, settings, path, "catalog", day))
-        changes = write_catalogue(folder / "delta.csv", products, week + 100, only_changes=True)
-        clock.measure("delta of 5 %", partial(take_in, settings, changes, "catalog_delta", day + timedelta(days=1)))
+        with PeakMemory() as peak:
+            clock.measure("import", partial(take_in, settings, path, "catalog", day))
+        most = max(most, peak.megabytes)
+        for place, count in enumerate(DELTAS, start=1):
+            changes = write_changes(folder / "delta.csv", products, count, week)
+            work = partial(take_in, settings, changes, "catalog_delta", day + timedelta(days=place))
+            clock.measure(f"changes of {count:,}", work)
         if peer.is_there():
             clock.measure("dlt merge", partial(peer.load_peer, settings, path, ["part_number"]))
         print({name: [round(second, 2) for second in taken] for name, taken in clock.seconds.items()}, flush=True)
-    return clock, peak.megabytes
+    return clock, most
 
 
 def main() -> None:

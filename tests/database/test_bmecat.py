@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def books(kontor_settings: Settings) -> Books:
 
 @pytest.mark.parametrize("version", ["bmecat12", "bmecat2005"])
 def test_both_versions_say_the_same_of_the_same_product(books: Books, real_data: Path, version: str) -> None:
-    """One product with two prices by quantity, per box, for half a year; its day stands in the file."""
+    """One product with two prices by quantity, per box of six, for half a year; its day stands in the file."""
     path = real_data / "catalog" / "bmecat" / f"olivere_{version}_new_catalog.golden.xml"
     outcome = books.take_in(path, "bmecat")
     assert (outcome.as_of, outcome.rows_read, outcome.inserted) == (GENERATED, 2, 2)
@@ -37,6 +37,13 @@ def test_both_versions_say_the_same_of_the_same_product(books: Books, real_data:
         ("dealer", "EUR", "BX", 1, first, last, Decimal("1499.5")),
         ("dealer", "EUR", "BX", 100, first, last, Decimal("1300.9")),
     ]
+    packed = books.read("select unit, parts, holds from crm.product_units")
+    assert packed == [{"unit": "C62", "parts": 6, "holds": 1}]
+    asked = "select amount, converted from report.price_list('dealer', 'EUR', 'C62', :pieces, '2001-03-01')"
+    assert books.read(asked, pieces=5) == []  # less than a box
+    per_piece = {Decimal(6): Decimal("249.9167"), Decimal(600): Decimal("216.8167")}
+    for pieces, amount in per_piece.items():
+        assert books.read(asked, pieces=pieces) == [{"amount": amount, "converted": True}]
 
 
 def test_an_update_changes_and_deletes_and_is_no_complete_catalogue(books: Books, real_data: Path) -> None:
@@ -85,6 +92,46 @@ def test_a_hostile_or_broken_catalogue_is_refused_in_a_sentence(tmp_path: Path, 
     with pytest.raises(FileRefused) as refusal:
         read_confined(path, load_contract("bmecat"))
     assert "root:" not in str(refusal.value)
+
+
+_PERIODS = """<BMECAT><HEADER><CATALOG><CURRENCY>EUR</CURRENCY></CATALOG></HEADER><T_NEW_CATALOG>
+<ARTICLE><SUPPLIER_AID>A</SUPPLIER_AID><ARTICLE_DETAILS><DESCRIPTION_SHORT>Cable</DESCRIPTION_SHORT></ARTICLE_DETAILS>
+<ARTICLE_ORDER_DETAILS><ORDER_UNIT>RO</ORDER_UNIT><CONTENT_UNIT>MTR</CONTENT_UNIT><NO_CU_PER_OU>50</NO_CU_PER_OU>
+</ARTICLE_ORDER_DETAILS>{details}</ARTICLE>
+<ARTICLE><SUPPLIER_AID>B</SUPPLIER_AID><ARTICLE_ORDER_DETAILS><ORDER_UNIT>C62</ORDER_UNIT>
+<CONTENT_UNIT>C62</CONTENT_UNIT></ARTICLE_ORDER_DETAILS></ARTICLE></T_NEW_CATALOG></BMECAT>"""
+_DETAILS = """<ARTICLE_PRICE_DETAILS><DATETIME type="valid_start_date"><DATE>{first}</DATE></DATETIME>
+<DATETIME type="valid_end_date"><DATE>{last}</DATE></DATETIME>{prices}</ARTICLE_PRICE_DETAILS>"""
+_PRICE = """<ARTICLE_PRICE price_type="{kind}"><PRICE_AMOUNT>{amount}</PRICE_AMOUNT><PRICE_CURRENCY>{currency}
+</PRICE_CURRENCY><LOWER_BOUND>{least}</LOWER_BOUND></ARTICLE_PRICE>"""
+
+
+def test_kinds_currencies_quantities_and_periods_of_one_product_stand_side_by_side(
+    books: Books, tmp_path: Path
+) -> None:
+    """Two half-years with prices for customers and dealers, in euro and kronor, from one roll and from ten."""
+    halves = [(date(2026, 1, 1), date(2026, 6, 30), 100), (date(2026, 7, 1), date(2026, 12, 31), 110)]
+    details = ""
+    for first, last, amount in halves:
+        prices_of = [
+            _PRICE.format(kind=kind, amount=amount - less - (5 if least > 1 else 0), currency=currency, least=least)
+            for kind, less in (("nrp", 0), ("net_customer", 20))
+            for currency in ("EUR", "SEK")
+            for least in (1, 10)
+        ]
+        details += _DETAILS.format(first=first, last=last, prices="".join(prices_of))
+    path = tmp_path / "bmecat_2026-01-01.xml"
+    path.write_text(_PERIODS.format(details=details), encoding="utf-8")
+    outcome = books.take_in(path, "bmecat")
+    assert (outcome.rows_read, outcome.inserted, outcome.quarantined) == (9, 9, 0)
+    assert prices(books) == [
+        ("A", kind, currency, "RO", least, first, last + timedelta(days=1), amount - less - (5 if least > 1 else 0))
+        for kind, less in (("customer", 0), ("dealer", 20))
+        for currency in ("EUR", "SEK")
+        for least in (1, 10)
+        for first, last, amount in halves
+    ]
+    assert books.read("select unit, parts, holds from crm.product_units") == [{"unit": "MTR", "parts": 50, "holds": 1}]
 
 
 def test_a_price_is_that_of_one_order_unit(tmp_path: Path) -> None:

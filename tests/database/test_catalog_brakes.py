@@ -105,3 +105,11 @@ def test_the_price_asked_for_is_found_or_converted(books: Books, tmp_path: Path)
     assert price("customer", "JPY", None, 1) == ()
     assert price("customer", "EUR", "CMT", 50) == ()
     assert price("customer", "EUR", "CMT", 100) == (Decimal("0.02"), False, True)
+
+
+def test_a_price_per_box_is_given_from_a_boxful_of_pieces_on(books: Books, tmp_path: Path) -> None:
+    """Twelve pieces are one box, although a twelfth has no exact decimals; eleven are none."""
+    box = product("NAIL", unit="box", customer_price="6", content_unit="st", content_quantity=12)
+    assert delta(books, tmp_path, [box]).state == "applied"
+    asked = "select amount from report.price_list('customer', 'EUR', 'C62', :pieces, :day) where part_number = 'NAIL'"
+    assert [books.read(asked, pieces=n, day=DAY) for n in (11, 12)] == [[], [{"amount": Decimal("0.5")}]]

@@ -117,9 +117,10 @@ def _create_stock_and_units() -> None:
         "product_units",
         *_product_key("product_units"),
         sa.Column("unit", sa.Text(), nullable=False),
+        sa.Column("parts", sa.Numeric(19, 4), server_default=sa.text("1"), nullable=False),
         sa.Column("holds", sa.Numeric(19, 4), nullable=False),
         *_file_key("product_units"),
-        sa.CheckConstraint("holds > 0", name=op.f("product_units_holds_check")),
+        sa.CheckConstraint("least(parts, holds) > 0", name=op.f("product_units_holds_check")),
         sa.PrimaryKeyConstraint("product_id", "unit", name=op.f("product_units_pkey")),
         schema="crm",
     )
@@ -209,6 +210,8 @@ def _create_staging() -> None:
         sa.Column("stock_on", day),
         sa.Column("pack_unit", sa.Text()),
         sa.Column("pack_quantity", quantity),
+        sa.Column("content_unit", sa.Text()),
+        sa.Column("content_quantity", quantity),
         schema="landing",
         prefixes=["UNLOGGED"],
     )
