@@ -220,6 +220,7 @@ def _load() -> None:
         "flows.customer_import",
         "flows.payment_sync",
         "flows.backfill",
+        "flows.catalog_upsert",
         "flows.overdue_reminders",
         "tasks.stack",
         "alembic.context",
