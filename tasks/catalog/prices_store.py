@@ -31,7 +31,7 @@ def compare_prices(connection: Connection, layer: Layer) -> None:
     if layer.plain_prices:
         kinds = [price.kind for price in layer.plain_prices]
         connection.execute(
-            text(_PLAIN_DIFFERENCES.replace("{values}", _values(layer.plain_prices))),
+            text(_PLAIN_DIFFERENCES.replace("{said}", _said(layer.plain_prices))),
             {**layer.parameters(), "kinds": kinds},
         )
     if layer.windowed_prices:
@@ -41,16 +41,28 @@ def compare_prices(connection: Connection, layer: Layer) -> None:
             connection.execute(text(_BOUNDS), layer.parameters())
         connection.exec_driver_sql("analyze price_group")
         connection.execute(text(_WINDOWED_DIFFERENCES.replace("{values}", values)), layer.parameters())
+    connection.exec_driver_sql("analyze price_difference (product_id, new_amount, old_amount)")
 
 
 def _values(prices: Sequence[PriceColumns]) -> str:
     return ", ".join(f"('{p.kind}', i.{p.amount}, i.{p.valid_from}, i.{p.valid_until})" for p in prices)
 
 
+def _said(prices: Sequence[PriceColumns]) -> str:
+    """The file's rows, once per kind; a union of scans costs a fifth of a row-by-row list of values."""
+    return " union all ".join(
+        f"select i.row_number, i.product_id, i.part_key, '{p.kind}' as kind, i.currency, i.unit, i.min_quantity,"
+        f" cast(:as_of as date) as valid_from, coalesce(i.{p.valid_until}, 'infinity') as valid_until,"
+        f" i.{p.amount} as amount from in_file i where i.currency is not null and i.{p.amount} is not null"
+        f" and coalesce(i.{p.valid_until}, 'infinity') > :as_of"
+        for p in prices
+    )
+
+
 _CREATE_DIFFERENCE = """
 create temporary table price_difference (
     row_number integer, product_id bigint, part_key text, kind text, currency text, unit text, min_quantity numeric,
-    valid_from date, valid_until date, new_amount numeric, old_amount numeric) on commit drop
+    valid_from date, valid_until date, new_amount numeric, old_amount numeric, held_from date) on commit drop
 """
 _CREATE_GROUPS = """
 create temporary table price_group (
@@ -63,15 +75,10 @@ _PLAIN_DIFFERENCES = """
 insert into price_difference
 select w.row_number, coalesce(w.product_id, h.product_id), w.part_key, coalesce(w.kind, h.kind),
        coalesce(w.currency, h.currency), coalesce(w.unit, h.unit), coalesce(w.min_quantity, h.min_quantity),
-       coalesce(w.valid_from, h.valid_from), coalesce(w.valid_until, h.valid_until), w.amount, h.amount
-from (
-    select i.row_number, i.product_id, i.part_key, k.kind, i.currency, i.unit, i.min_quantity,
-           cast(:as_of as date) as valid_from, coalesce(k.valid_until, 'infinity') as valid_until, k.amount
-    from in_file i cross join lateral (values {values}) k(kind, amount, valid_from, valid_until)
-    where i.currency is not null and k.amount is not null and coalesce(k.valid_until, 'infinity') > :as_of
-) w
+       coalesce(w.valid_from, h.valid_from), coalesce(w.valid_until, h.valid_until), w.amount, h.amount, h.held_from
+from ({said}) w
 full join (
-    select p.product_id, p.kind, p.currency, p.unit, p.min_quantity,
+    select p.product_id, p.kind, p.currency, p.unit, p.min_quantity, p.valid_from as held_from,
            greatest(p.valid_from, :as_of) as valid_from, coalesce(p.valid_until, 'infinity') as valid_until, p.amount
     from crm.product_prices p
     where p.kind = any(:kinds) and (p.valid_until is null or p.valid_until > :as_of)
@@ -135,13 +142,21 @@ where w.amount is distinct from h.amount
 
 
 def write_prices(connection: Connection, layer: Layer) -> None:
-    """Make the timelines what the file says; products that are new have their numbers by now."""
+    """Make the timelines what the file says; products that are new have their numbers by now.
+
+    Most changes are plain: a price that held until further notice ends on the file's day, and another begins. They are
+    written as such. Timelines are worked out anew for the rest.
+    """
     connection.exec_driver_sql(_NUMBER_NEW)
     connection.exec_driver_sql(_NUMBER_NEW.replace("price_difference", "price_group"))
     if layer.plain_prices:
         kinds = [price.kind for price in layer.plain_prices]
         connection.execute(text(_INSERT_NEW), {**layer.parameters(), "kinds": kinds})
+        connection.exec_driver_sql(_END_PLAIN)
+        connection.execute(text(_BEGIN_PLAIN), layer.parameters())
     connection.execute(text(_CHANGED_GROUPS), layer.parameters())
+    if not connection.scalar(text("select exists (select from price_change)")):
+        return
     connection.exec_driver_sql("analyze price_change")
     connection.execute(
         text(_TIMELINE.replace("{values}", _values((*layer.plain_prices, *layer.windowed_prices)) or _NO_VALUES)),
@@ -169,13 +184,34 @@ from price_difference d join in_file i using (row_number)
 where i.is_new and d.kind = any(:kinds)
 """
 
-_CHANGED_GROUPS = """
+# What held until further notice and began before the file's day; nothing of its timeline lies behind it.
+_IS_PLAIN = "(d.held_from < d.valid_from and d.valid_until = 'infinity')"
+
+_END_PLAIN = f"""
+with written as (
+    update crm.product_prices p set valid_until = d.valid_from
+    from price_difference d
+    where {_IS_PLAIN} and p.product_id = d.product_id and p.kind = d.kind and p.currency = d.currency
+      and p.unit = d.unit and p.min_quantity = d.min_quantity and p.valid_from = d.held_from
+    returning p.product_id
+) insert into changed_product select product_id from written
+"""
+
+_BEGIN_PLAIN = f"""
+insert into crm.product_prices
+    (product_id, kind, currency, unit, min_quantity, valid_from, amount, feed_file_id)
+select d.product_id, d.kind, d.currency, d.unit, d.min_quantity, d.valid_from, d.new_amount, :feed_file_id
+from price_difference d where {_IS_PLAIN} and d.new_amount is not null
+"""
+
+_CHANGED_GROUPS = f"""
 create temporary table price_change on commit drop as
 select d.product_id, d.kind, d.currency, coalesce(g.known_from, cast(:as_of as date)) as known_from,
        coalesce(g.bound, 'infinity') as bound, g.bound_file
 from (select distinct d.product_id, d.kind, d.currency from price_difference d
-      where not exists (select from in_file i where i.row_number = d.row_number and i.is_new)
-         or d.kind in (select kind from price_group)) d
+      where {_IS_PLAIN} is not true
+        and (not exists (select from in_file i where i.row_number = d.row_number and i.is_new)
+             or d.kind in (select kind from price_group))) d
 left join price_group g on g.product_id = d.product_id and g.kind = d.kind and g.currency = d.currency
 """
 

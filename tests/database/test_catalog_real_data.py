@@ -9,11 +9,14 @@ from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from configs.settings import Settings
+from tasks.feeds.casting import cast_table
+from tasks.feeds.contracts import load_contract
+from tasks.feeds.reading import read_table
 from tests.catalogues import DAY, catalog_contract, prices, products
-from tests.conftest import CAMPAIGN_FACTOR
 from tests.ledgers import Books, write_csv
 
 
@@ -40,12 +43,30 @@ def test_the_swedish_list_has_its_sums_and_units(books: Books, catalogues: Path)
     assert {row["unit"]: row["products"] for row in units} == {"C62": 18, "MTR": 5, "PK": 2, "PR": 1}
 
 
-def test_a_month_of_shop_lines_becomes_a_catalogue(books: Books, catalogues: Path) -> None:
+def test_a_month_of_shop_lines_is_read_to_the_last_line_and_penny(catalogues: Path) -> None:
+    """Lines, invoices, credit notes, customers, codes with and without regard to capitals: as counted by others."""
+    contract = load_contract("shop_lines")
+    raws = [read_table(path, contract) for path in sorted((catalogues / "online-retail").glob("2010-12-*.csv"))]
+    month = pd.concat([cast_table(raw, contract).frame for raw in raws])
+    whole = [raw.frame.join(raw.other).drop(columns="row_number") for raw in raws]
+    amounts = [q * p for q, p in zip(month["quantity"], month["customer_price"], strict=True)]
+    credit = month["invoice_number"].str.startswith("C")
+    codes, customers = month["part_number"], month["customer_number"]
+    assert (len(month), month["invoice_number"].nunique(), sum(amounts)) == (42_481, 2_025, Decimal("748957.02"))
+    assert month["invoice_number"][credit].nunique() == 326
+    assert sum(amount for amount, is_credit in zip(amounts, credit, strict=True) if is_credit) == Decimal("-74789.12")
+    assert (customers.nunique(), int(customers.isna().sum())) == (948, 15_631)
+    assert (codes.nunique(), codes.str.upper().nunique(), month["part_key"].nunique()) == (2_822, 2_762, 2_762)
+    assert (int((month["customer_price"] == 0).sum()), int(pd.concat(whole).duplicated().sum())) == (273, 500)
+
+
+@pytest.mark.parametrize("every", [6, pytest.param(1, marks=pytest.mark.campaign)])
+def test_a_month_of_shop_lines_becomes_a_catalogue(books: Books, catalogues: Path, every: int) -> None:
     """A month, or four days of it: the last line of a day with a price counts; capitals make no other product."""
     last: dict[str, tuple[str, Decimal]] = {}
     rows = free = free_at_last = 0
     files = sorted((catalogues / "online-retail").glob("2010-12-*.csv"))
-    for path in files if CAMPAIGN_FACTOR > 1 else files[::6]:
+    for path in files[::every]:
         day = date.fromisoformat(path.stem)
         outcome = books.take_in(path, "shop_lines", day, accepted_guards=("prices_jumped",), reason="discounts")
         assert outcome.state == "applied", outcome.reasons
@@ -57,7 +78,7 @@ def test_a_month_of_shop_lines_becomes_a_catalogue(books: Books, catalogues: Pat
         assert outcome.rows_read == len(lines)
         assert outcome.quarantined == sum(price == 0 for _, price in of_day.values())
         last |= {key: item for key, item in of_day.items() if item[1] > 0}
-    assert (rows, free) == ((42_481, 273) if CAMPAIGN_FACTOR > 1 else (7_395, 84))
+    assert (rows, free) == ((42_481, 273) if every == 1 else (7_395, 84))
     assert 0 < free_at_last < free
     assert len(last) < 2_762  # of the 2,762 codes some never had a price
     shown = books.read("select part_number, customer_price from report.catalog(:day)", day=date(2010, 12, 31))

@@ -1,7 +1,7 @@
-"""catalog_upsert killed at any instant of a delivery: what is seen is whole files, and the next run makes good for it.
+"""catalog_upsert killed at any instant of a delivery: what is seen is whole files; the next run makes good for it.
 
-Real processes and real SIGKILL; the instants come from a seed that every failure prints. ``make campaign`` tries many of
-them; a plain run kills a single import (``test_catalog_faults.py``). Figures of campaigns stand in ``docs/reliability.md``.
+Real processes and real SIGKILL; the instants come from a seed that every failure prints. ``make campaign`` tries many
+of them; a plain run kills a single import (``test_catalog_faults.py``). Figures stand in ``docs/reliability.md``.
 """
 
 from __future__ import annotations

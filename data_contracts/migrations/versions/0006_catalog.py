@@ -236,6 +236,18 @@ _FUNCTIONS = (
     declare
         found record;
     begin
+        -- A price that ends earlier than before overlaps nothing that it did not overlap.
+        if tg_op = 'UPDATE' then
+            if not exists (
+                select from new_prices n where not exists (
+                    select from old_prices o
+                    where o.product_id = n.product_id and o.kind = n.kind and o.currency = n.currency
+                      and o.unit = n.unit and o.min_quantity = n.min_quantity and o.valid_from = n.valid_from
+                      and coalesce(o.valid_until, 'infinity') >= coalesce(n.valid_until, 'infinity')))
+            then
+                return null;
+            end if;
+        end if;
         perform pg_advisory_xact_lock(hashtext('kontor product prices'));
         select n.product_id, n.kind, n.currency, n.valid_from into found
         from new_prices n
@@ -258,7 +270,8 @@ _FUNCTIONS = (
     """,
     """
     create trigger product_prices_no_overlap_on_update after update on crm.product_prices
-    referencing new table as new_prices for each statement execute function crm.refuse_overlapping_prices()
+    referencing old table as old_prices new table as new_prices
+    for each statement execute function crm.refuse_overlapping_prices()
     """,
 )
 
