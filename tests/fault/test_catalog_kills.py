@@ -72,7 +72,9 @@ def deliver(number: int) -> dict[str, bytes]:
             for n in chosen
         ]
 
-    rates = [{"base": "EUR", "quote": "SEK", "rated_on": f"2026-03-0{day}", "rate": f"11.{day}"} for day in range(1, 5)]
+    rates: list[dict[str, object]] = [
+        {"base": "EUR", "quote": "SEK", "rated_on": f"2026-03-0{day}", "rate": f"11.{day}"} for day in range(1, 5)
+    ]
     articles = "".join(
         f'<ARTICLE mode="new"><SUPPLIER_AID>B{n}</SUPPLIER_AID><ARTICLE_PRICE_DETAILS><ARTICLE_PRICE price_type="nrp">'
         f"<PRICE_AMOUNT>{n}.5</PRICE_AMOUNT><PRICE_CURRENCY>EUR</PRICE_CURRENCY></ARTICLE_PRICE>"
