@@ -127,8 +127,25 @@ class Settings(BaseSettings):
         default=4096, ge=64, description="How much WAL the server may keep for a receiver that is away, in MB."
     )
 
+    backup_engine: Literal["core", "pgbackrest"] = Field(
+        default="core", description="core backs up the embedded database; pgbackrest drives that program for your own."
+    )
+    pgbackrest_stanza: str = Field(
+        default="kontor", pattern=r"^[A-Za-z0-9_-]+$", description="What pgBackRest calls the server that it backs up."
+    )
+    pgbackrest_config: Path | None = Field(
+        default=None, description="pgBackRest's configuration; default: the one of `kontor backup setup`."
+    )
+
     @field_validator(
-        "home", "inbox", "bounces", "bounces_password_file", "bounces_ca_file", "smtp_ca_file", "dkim_key_file"
+        "home",
+        "inbox",
+        "bounces",
+        "bounces_password_file",
+        "bounces_ca_file",
+        "smtp_ca_file",
+        "dkim_key_file",
+        "pgbackrest_config",
     )
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:

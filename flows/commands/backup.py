@@ -14,7 +14,7 @@ from flows.commands.screen import AsList, ListFormat, out, say, settings_in_forc
 if TYPE_CHECKING:
     from configs.settings import Settings
     from tasks.backups.catalogue import Catalogue
-    from tasks.backups.core_engine import CoreEngine
+    from tasks.backups.engine import Engine
     from tasks.backups.operating import Prospect
     from tasks.backups.restoring import Released
 
@@ -27,7 +27,7 @@ Live = Annotated[bool, typer.Option("--live", help="Do it; without this only say
 COLUMNS = ("label", "kind", "good", "point_at", "stored_bytes", "checked_at", "restore_seconds", "failed_checks")
 
 
-def _open() -> tuple[Settings, CoreEngine, Catalogue]:
+def _open() -> tuple[Settings, Engine, Catalogue]:
     from tasks.backups.runs import open_engine, survey
 
     settings = settings_in_force()
@@ -139,9 +139,10 @@ def _verify_digests(label: str | None) -> None:
     if not catalogue.backups:
         raise UsageError("There is no backup yet.", hint="Make one: `kontor run backup`.")
     chain = catalogue.chain(label or catalogue.backups[-1].label)
-    found = check_digests(engine, chain)
-    if not found.passed:
-        raise BadInput(f"{chain[-1].label} is damaged: {found.said}", hint="Take another backup now.")
+    found, store = check_digests(engine, chain), engine.look_at_store()
+    for finding in (found, store):
+        if finding is not None and not finding.passed:
+            raise BadInput(f"{chain[-1].label} is damaged: {finding.said}", hint="Take another backup now.")
     out().print(f"{chain[-1].label}: {found.said}. Whether it restores is another question: kontor backup verify")
 
 
@@ -258,6 +259,26 @@ def prune(live: Live = False) -> None:
             out().print("This was a dry run: nothing was deleted. Do it with --live.")
 
 
+@backup.command("setup")
+def setup(
+    repository: Annotated[
+        Path | None, typer.Option("--repository", metavar="DIR", help="Where pgBackRest keeps backups and WAL.")
+    ] = None,
+    live: Live = False,
+) -> None:
+    """Prepare pgBackRest for a database of your own: its configuration, its stanza, and a try of the whole way.
+
+    For KONTOR_BACKUP_ENGINE=pgbackrest. Harmless to repeat: what is there is looked at and not replaced.
+    """
+    from tasks.backups.pgbackrest_setup import set_up
+
+    driver = set_up(settings_in_force(), repository.resolve() if repository else None, say, live=live)
+    out().print(f"Configuration    {driver.config}")
+    out().print(f"archive_command  {driver.archive_command}")
+    if not live:
+        out().print("This was a dry run: nothing was changed. Do it with --live.")
+
+
 @backup.command("drill")
 def drill(
     identity: Annotated[Path, typer.Option("--identity", exists=True, dir_okay=False, help="The escrow copy to try.")],
@@ -266,16 +287,14 @@ def drill(
 
     Proves that the copy which lies in the safe reads today's backups. Needs no running database and changes none.
     """
-    from dataclasses import replace
-
     from tasks.backups.checking import check_backup
-    from tasks.backups.keys import Keyring
+    from tasks.backups.runs import open_engine
     from tasks.errors import BadInput, UsageError
 
-    _, engine, catalogue = _open()
+    settings, _, catalogue = _open()
     if not catalogue.backups:
         raise UsageError("There is no backup to try the key on.", hint="Make one: `kontor run backup`.")
-    tried = replace(engine, ring=Keyring(engine.ring.folder, identity.resolve()))
+    tried = open_engine(settings.model_copy(update={"backup_identity": identity.resolve()}))
     verdict = check_backup(tried, catalogue, catalogue.backups[-1].label, now=datetime.now(UTC), progress=say)
     if not verdict.passed:
         wrong = "; ".join(f"{f.name}: {f.said}" for f in verdict.findings if not f.passed)

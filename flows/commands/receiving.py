@@ -39,13 +39,14 @@ def main() -> int:
         signal.signal(number, stop)
     settings = load_settings()
     server = find_postgres(settings.home)
-    if settings.database_url is not None:
-        stopped.wait()  # a database of one's own is backed up by its operator's means
+    engine = open_engine(settings)
+    if settings.database_url is not None or not isinstance(engine, CoreEngine):
+        stopped.wait()  # a database of one's own sends its WAL to its repository by itself
         return 0
     if server is None or is_sealed(settings.home):
         print("the database is not running, or waits for its release", flush=True)
         return 5
-    return _receive(settings, open_engine(settings), server, stopped)
+    return _receive(settings, engine, server, stopped)
 
 
 def _receive(settings: Settings, engine: CoreEngine, server: LocalPostgres, stopped: threading.Event) -> int:

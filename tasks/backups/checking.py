@@ -19,12 +19,13 @@ from pathlib import Path
 from configs.settings import Settings
 from tasks.backups import faults, inspection, keys
 from tasks.backups.catalogue import Catalogue
-from tasks.backups.core_engine import FILE_LIST, CoreEngine, between
-from tasks.backups.engine import Wanted
+from tasks.backups.engine import Engine, Wanted
 from tasks.backups.inspection import LOOKS, Scratch
 from tasks.backups.manifest import Beat, Finding, Manifest, Verdict, sha256, sign
 from tasks.backups.programs import connect, scalar
 from tasks.backups.restoring import apply_erasures, ledgers_for, restore, start_recovered, write_recovery
+from tasks.backups.sealing import OWN_FILES
+from tasks.backups.source import between
 from tasks.backups.streams import check_digest
 from tasks.backups.targets import CHECK, MANIFEST
 from tasks.errors import BadInput, DependencyDown, KontorError
@@ -33,16 +34,22 @@ from tasks.local_stack import programs_folder, remove_postgres, stop_postgres
 Progress = Callable[[str], None]
 
 # Faults outside a running server, and what must catch them.
-BEFORE = ("artefact_flipped", "artefact_cut", "manifest_changed", "backup_label_missing", "file_missing")
+IN_FOLDER = ("backup_label_missing", "file_missing")
+BEFORE = ("artefact_flipped", "artefact_cut", "manifest_changed", *IN_FOLDER)
 AFTER = ("page_damaged",)
 EVERY_FAULT = (*BEFORE, *(fault.name for fault in faults.RUNNING), *AFTER)
+
+
+def faults_for(engine: Engine) -> tuple[str, ...]:
+    """The faults that the check of this engine's backups can be tried with."""
+    return tuple(fault for fault in EVERY_FAULT if engine.lists_files or fault not in IN_FOLDER)
 
 
 @dataclass
 class _Work:
     """A check under way: what it found so far."""
 
-    engine: CoreEngine
+    engine: Engine
     chain: tuple[Manifest, ...]
     home: Path
     chance: random.Random
@@ -65,7 +72,7 @@ class _Work:
 
 
 def check_backup(
-    engine: CoreEngine,
+    engine: Engine,
     catalogue: Catalogue,
     label: str,
     *,
@@ -86,7 +93,7 @@ def check_backup(
     chain = catalogue.chain(label)
     chance = random.Random(f"{label} {now.isoformat()}")
     home = engine.settings.home / "scratch" / "check"
-    work = _Work(engine, chain, home, chance, planted or chance.choice(EVERY_FAULT), progress)
+    work = _Work(engine, chain, home, chance, planted or chance.choice(faults_for(engine)), progress)
     keys.read_identities(engine.ring)
     clear(home)
     try:
@@ -118,7 +125,7 @@ def clear(home: Path) -> None:
         shutil.rmtree(home, ignore_errors=True)
 
 
-def check_digests(engine: CoreEngine, chain: Sequence[Manifest]) -> Finding:
+def check_digests(engine: Engine, chain: Sequence[Manifest]) -> Finding:
     """Whether every artefact of the backups is, byte for byte, what was signed; needs no private key."""
     wrong, size = [], 0
     for manifest in chain:
@@ -137,6 +144,11 @@ def _look_at_all(work: _Work) -> None:
     work.note(digests)
     if not digests.passed:
         return  # nothing is restored from bytes that are not what was signed
+    store = work.engine.look_at_store()
+    if store is not None:
+        work.note(store)
+        if not store.passed:
+            return
     _plant_before(work)
     scratch = _restored(work)
     for name, look in LOOKS.items():
@@ -171,7 +183,7 @@ def _restored(work: _Work) -> Scratch:
 
     def look(folder: Path) -> None:
         """What can be seen of the laid-out folder before any server has touched it."""
-        work.note(inspection.files(programs_folder(), folder))
+        work.note(work.engine.look_at_folder(folder))
         _plant_in_folder(work, folder)
 
     paused = restore(
@@ -199,7 +211,7 @@ def _beats(work: _Work) -> tuple[Beat, Beat]:
 
 def _go_on(work: _Work, data: Path) -> None:
     """Let the paused copy go on to the restore point at its next start."""
-    write_recovery(data, Wanted(work.chain, point=work.manifest.point))
+    write_recovery(data, Wanted(work.chain, point=work.manifest.point), work.engine.restore_command)
 
 
 def _erasures(work: _Work, scratch: Scratch) -> Finding:
@@ -244,22 +256,22 @@ def _plant_before(work: _Work) -> None:
             content = work.engine.target.get(f"{label}/{MANIFEST}")
             read_manifest(faults.flip(content, work.chance), signers, "the copy")
             return
-        content = work.engine.target.get(f"{label}/{FILE_LIST}")
+        content = work.engine.target.get(f"{label}/{OWN_FILES}")
         broken = faults.flip(content, work.chance) if work.planted == "artefact_flipped" else content[:-1]
-        check_digest(work.manifest.artefact(FILE_LIST), BytesIO(broken))
+        check_digest(work.manifest.artefact(OWN_FILES), BytesIO(broken))
     except BadInput:
         work.caught = True
 
 
 def _plant_in_folder(work: _Work, folder: Path) -> None:
     """Take a file away from the laid-out copy, see that the list of files misses it, and put it back."""
-    if work.planted not in ("backup_label_missing", "file_missing"):
+    if work.planted not in IN_FOLDER:
         return
     victim = folder / "backup_label" if work.planted == "backup_label_missing" else faults.largest_table(folder)
     aside = folder.with_name(f"{folder.name}.aside")
     victim.rename(aside)
     try:
-        work.caught = not inspection.files(programs_folder(), folder).passed
+        work.caught = not work.engine.look_at_folder(folder).passed
     finally:
         aside.rename(victim)
 

@@ -15,40 +15,37 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from configs.settings import Settings
 from tasks.backups import keys, programs, streams
-from tasks.backups.catalogue import read_catalogue
+from tasks.backups.catalogue import Catalogue, read_catalogue
 from tasks.backups.engine import Wanted
 from tasks.backups.fingerprints import mark_point
 from tasks.backups.manifest import (
     FULL,
     INCREMENTAL,
     Artefact,
-    Beat,
+    Finding,
     Manifest,
     label_for,
     sign,
 )
-from tasks.backups.programs import ask, connect, scalar
+from tasks.backups.programs import ask, connect, files, scalar
+from tasks.backups.sealing import seal, seal_home, unpack, unpack_home
+from tasks.backups.source import describe, embedded_server, history_of, server_time, write_beats
 from tasks.backups.targets import MANIFEST, Target
 from tasks.backups.wal import Supply, lay_out_wal, wal_folder
 from tasks.errors import BadInput, DependencyDown, Refused
-from tasks.local_stack import LocalPostgres, find_postgres, programs_folder
+from tasks.local_stack import LocalPostgres, programs_folder
 
 BASE, WAL_OF_BACKUP, FILE_LIST = "base.tar.zst.age", "wal.tar.zst.age", "backup_manifest.zst.age"
-OWN_FILES = "home.tar.zst.age"
-HOME_PARTS = ("erasures/ledger.jsonl", "keys/erasure.key", "contracts")
 SLOT = "kontor_backup"
-BEATS = 4
-_BEAT_PAUSE_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
@@ -60,9 +57,20 @@ class CoreEngine:
     ring: keys.Keyring
     name: str = "core"
 
-    def catalogue(self) -> Sequence[Manifest]:
-        """Every backup that is whole on the target, oldest first; see :func:`read_catalogue`."""
-        return read_catalogue(self.target, keys.read_signers(self.ring)).backups
+    @property
+    def restore_command(self) -> str:
+        """None is needed: :meth:`lay_out` puts all the WAL that there is in place."""
+        return "false"
+
+    @property
+    def lists_files(self) -> bool:
+        """PostgreSQL's own list of files comes with every copy."""
+        return True
+
+    def survey(self) -> Catalogue:
+        """What the target holds now; see :func:`read_catalogue`."""
+        keys.ensure_keys(self.ring)
+        return read_catalogue(self.target, keys.read_signers(self.ring))
 
     def take(self, now: datetime, kind: str, base: Manifest | None) -> Manifest:
         """Take a backup and return its manifest; ``base`` is what an incremental one continues.
@@ -85,12 +93,13 @@ class CoreEngine:
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
+    def knows(self, manifest: Manifest) -> bool:
+        """Whether the backup's list of files is here, with which an incremental one is compared."""
+        return (self.lists / manifest.label).is_file()
+
     def continues(self, manifest: Manifest) -> bool:
         """Whether the server's history goes on from this backup's: not after a restore, nor for another server."""
-        with connect(_running(self.settings), "postgres") as connection:
-            segment = str(scalar(connection, "select pg_walfile_name(pg_current_wal_lsn())"))
-            identifier = str(scalar(connection, "select system_identifier from pg_control_system()"))
-        return (manifest.system_identifier, manifest.timeline) == (identifier, int(segment[:8], 16))
+        return (manifest.system_identifier, manifest.timeline) == history_of(_running(self.settings))
 
     @property
     def scratch(self) -> Path:
@@ -105,22 +114,22 @@ class CoreEngine:
     def _take(
         self, server: LocalPostgres, now: datetime, label: str, kind: str, base: Manifest | None, scratch: Path
     ) -> Manifest:
-        about = _about(server)
+        about = describe(server)
         programs.check_versions(about["server_version"], server.programs_dir)
         artefact, listed = self._copy_data(server, label, self._base_options(kind, base))
         first = _wal_range(listed)
-        beats = _beat(server)
+        beats = write_beats(server)
         point = mark_point(server, f"kontor {label}")
         wal = self._copy_wal(server, label, point.lsn, scratch)
-        file_list = self._seal(label, FILE_LIST, BytesIO(listed))
-        own = self._copy_home(label)
+        file_list = seal(self.target, self.ring, label, FILE_LIST, BytesIO(listed))
+        own = seal_home(self.settings.home, self.target, self.ring, label)
         manifest = Manifest(
             label=label,
             kind=kind,
             base_label=base.label if base is not None and kind == INCREMENTAL else None,
             engine=self.name,
             started_at=now.isoformat(),
-            ended_at=_server_time(server),
+            ended_at=server_time(server),
             point=point.name,
             point_at=point.at,
             point_lsn=point.lsn,
@@ -151,7 +160,7 @@ class CoreEngine:
         command += ["--wal-method=none", "--checkpoint=fast", "--no-sync", f"--label={label}", *options]
         watcher = streams.LastMember("backup_manifest")
         with programs.output_of(command, "pg_basebackup did not finish") as output:
-            artefact = self._seal(label, BASE, output, watcher)
+            artefact = seal(self.target, self.ring, label, BASE, output, watcher)
         if not watcher.content:
             raise DependencyDown("pg_basebackup sent no list of files.", hint="Run the backup again.")
         return artefact, watcher.content
@@ -169,19 +178,7 @@ class CoreEngine:
             raise DependencyDown("The WAL of the backup is not whole.", hint="Run the backup again.")
         tar = ["tar", "--create", "--file=-", f"--directory={scratch}", "."]
         with programs.output_of(tar, "tar did not finish") as output:
-            return self._seal(label, WAL_OF_BACKUP, output)
-
-    def _copy_home(self, label: str) -> Artefact:
-        """What a restored database needs beside it: the erasure ledger with its key, and senders' contracts."""
-        home = self.settings.home
-        there = [name for name in HOME_PARTS if (home / name).exists()]
-        tar = ["tar", "--create", "--file=-", f"--directory={home}", "--files-from=/dev/null", *there]
-        with programs.output_of(tar, "tar did not finish") as output:
-            return self._seal(label, OWN_FILES, output)
-
-    def _seal(self, label: str, name: str, source: streams.Source, watcher: streams.Sink | None = None) -> Artefact:
-        with self.target.writing(f"{label}/{name}") as file:
-            return streams.seal_stream(name, source, file, keys.read_recipients(self.ring), watcher)
+            return seal(self.target, self.ring, label, WAL_OF_BACKUP, output)
 
     def _keep_list(self, label: str, listed: bytes) -> None:
         self.lists.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -189,8 +186,26 @@ class CoreEngine:
 
     def unpack_home(self, manifest: Manifest, folder: Path) -> None:
         """Write what a backup holds of KONTOR_HOME into a folder; raises as :meth:`lay_out`."""
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._unpack(manifest, OWN_FILES, folder, keys.read_identities(self.ring))
+        unpack_home(self.target, self.ring, manifest, folder)
+
+    def look_at_store(self) -> Finding | None:
+        """None: everything is an artefact of a manifest, and its digest is compared."""
+        return None
+
+    def look_at_folder(self, folder: Path) -> Finding:
+        """Whether every file is the one that PostgreSQL listed, and the WAL can be read through."""
+        return files(programs_folder(), folder)
+
+    def forget(self, gone: Sequence[Manifest]) -> None:
+        """Nothing is kept elsewhere."""
+
+    def housekeep(self, catalogue: Catalogue, _now: datetime, /) -> int:
+        """Delete the lists of files of backups that are gone."""
+        kept = {manifest.label for manifest in catalogue.backups}
+        old = [path for path in (self.lists.glob("*") if self.lists.is_dir() else ()) if path.name not in kept]
+        for path in old:
+            path.unlink()
+        return len(old)
 
     # --- back again ---------------------------------------------------------------------------------------------
 
@@ -204,12 +219,12 @@ class CoreEngine:
         programs.check_versions(wanted.newest.server_version)
         identities = keys.read_identities(self.ring)
         if len(wanted.chain) == 1:
-            self._unpack(wanted.newest, BASE, folder, identities)
+            unpack(self.target, wanted.newest, BASE, folder, identities)
         else:
             self._combine(wanted.chain, folder, identities)
         segments = folder / "pg_wal"
         segments.mkdir(mode=0o700, exist_ok=True)
-        self._unpack(wanted.newest, WAL_OF_BACKUP, segments, identities)
+        unpack(self.target, wanted.newest, WAL_OF_BACKUP, segments, identities)
         if wanted.needs_more_wal:
             supply = Supply(self.target, keys.read_signers(self.ring), identities, wal_folder(self.settings))
             lay_out_wal(supply, wanted.newest, segments, wanted.instant)
@@ -220,7 +235,7 @@ class CoreEngine:
             for manifest, part in zip(chain, parts, strict=True):
                 shutil.rmtree(part, ignore_errors=True)
                 part.mkdir(mode=0o700)
-                self._unpack(manifest, BASE, part, identities)
+                unpack(self.target, manifest, BASE, part, identities)
             command = [*map(str, parts), f"--output={folder}", "--no-sync", "--link"]
             ended = programs.run_program(programs_folder(), "pg_combinebackup", *command)
             if ended.code != 0:
@@ -229,25 +244,14 @@ class CoreEngine:
             for part in parts:
                 shutil.rmtree(part, ignore_errors=True)
 
-    def _unpack(self, manifest: Manifest, name: str, folder: Path, identities: Sequence[Any]) -> None:
-        tar = ["tar", "--extract", "--file=-", f"--directory={folder}", "--no-same-owner"]
-        with (
-            self.target.reading(f"{manifest.label}/{name}") as source,
-            programs.input_of(tar, f"{name} of {manifest.label} is no archive") as sink,
-        ):
-            streams.open_stream(manifest.artefact(name), source, sink, identities)
-
 
 def _running(settings: Settings) -> LocalPostgres:
     if settings.database_url is not None:
         raise Refused(
             "The core engine backs up the embedded database; KONTOR_DATABASE_URL names one of your own.",
-            hint="Back that server up by its operator's own means; see docs/reference/backups.md.",
+            hint="Set KONTOR_BACKUP_ENGINE=pgbackrest; see docs/reference/backups.md.",
         )
-    server = find_postgres(settings.home)
-    if server is None:
-        raise DependencyDown("The embedded database is not running.", hint="Start it with `kontor up`.")
-    return server
+    return embedded_server(settings)
 
 
 class _slot:  # noqa: N801  reads as what it is in a `with` line
@@ -277,44 +281,6 @@ class _slot:  # noqa: N801  reads as what it is in a `with` line
                 "select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = %s",
                 SLOT,
             )
-
-
-def _about(server: LocalPostgres) -> dict[str, Any]:
-    """What the manifest says of the server: version, identity, size, schema, holds in force."""
-    with connect(server) as connection:
-        holds = scalar(connection, "select to_regclass('ops.legal_holds') is not null")
-        counted = "select count(*) from ops.legal_holds where released_at is null"
-        return {
-            "server_version": int(scalar(connection, "show server_version_num")),
-            "system_identifier": str(scalar(connection, "select system_identifier from pg_control_system()")),
-            "source_bytes": int(scalar(connection, "select sum(pg_database_size(oid))::bigint from pg_database")),
-            "migration": scalar(connection, "select version_num from ops.alembic_version"),
-            "holds": int(scalar(connection, counted)) if holds else 0,
-        }
-
-
-def _beat(server: LocalPostgres) -> list[Beat]:
-    """Write a few beats, each its own transaction, so that a recovery to between two of them can be proven."""
-    beats = []
-    with connect(server) as connection:
-        for _ in range(BEATS):
-            begun = scalar(connection, "select clock_timestamp()")
-            number = int(scalar(connection, "insert into ops.heartbeats default values returning heartbeat_id"))
-            done = scalar(connection, "select clock_timestamp()")
-            beats.append(Beat(number, begun.isoformat(), done.isoformat()))
-            time.sleep(_BEAT_PAUSE_SECONDS)
-    return beats
-
-
-def between(first: Beat, second: Beat) -> datetime:
-    """The instant half-way between the end of one beat and the beginning of the next."""
-    done, begun = datetime.fromisoformat(first.done_at), datetime.fromisoformat(second.begun_at)
-    return done + max(begun - done, timedelta(0)) / 2
-
-
-def _server_time(server: LocalPostgres) -> str:
-    with connect(server, "postgres") as connection:
-        return str(scalar(connection, "select clock_timestamp()").isoformat())
 
 
 def _wal_range(listed: bytes) -> dict[str, Any]:

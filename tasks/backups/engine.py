@@ -12,7 +12,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-from tasks.backups.manifest import Manifest
+from configs.settings import Settings
+from tasks.backups.catalogue import Catalogue
+from tasks.backups.keys import Keyring
+from tasks.backups.manifest import Finding, Manifest
+from tasks.backups.targets import Target
 
 
 @dataclass(frozen=True)
@@ -46,14 +50,55 @@ class Engine(Protocol):
     def name(self) -> str:
         """What the settings call it."""
 
+    @property
+    def settings(self) -> Settings:
+        """Whose database it backs up."""
+
+    @property
+    def target(self) -> Target:
+        """Where the signed manifests lie, and whatever the engine has no place of its own for."""
+
+    @property
+    def ring(self) -> Keyring:
+        """Who can read the backups, and who made them."""
+
+    @property
+    def restore_command(self) -> str:
+        """How a restored server fetches WAL; ``false`` where :meth:`lay_out` puts all of it in place."""
+
+    @property
+    def lists_files(self) -> bool:
+        """Whether :meth:`look_at_folder` compares with a list of files, so that a missing one is found by it."""
+
     def take(self, now: datetime, kind: str, base: Manifest | None) -> Manifest:
         """Take a backup and return its manifest, which stands on the target when this returns.
 
         Killed at any instant, nothing of it is listed.
         """
 
-    def catalogue(self) -> Sequence[Manifest]:
-        """Every backup that is whole on the target, oldest first."""
+    def survey(self) -> Catalogue:
+        """What there is now, as far as this machine's signers vouch for it and all of it is to be had."""
+
+    def knows(self, manifest: Manifest) -> bool:
+        """Whether there is here what the next incremental backup has to be compared with to build on this one."""
+
+    def continues(self, manifest: Manifest) -> bool:
+        """Whether the server's history goes on from this backup's: not after a restore, nor for another server."""
 
     def lay_out(self, wanted: Wanted, folder: Path) -> None:
         """Write the restored data folder into ``folder``, which is empty, ready for a server to recover from."""
+
+    def unpack_home(self, manifest: Manifest, folder: Path) -> None:
+        """Write what a backup holds of KONTOR_HOME into a folder."""
+
+    def look_at_store(self) -> Finding | None:
+        """What the engine's own look at its stored files finds; None where they are artefacts of the manifests."""
+
+    def look_at_folder(self, folder: Path) -> Finding:
+        """Whether a laid-out folder holds what was backed up, before any server has touched it."""
+
+    def forget(self, gone: Sequence[Manifest]) -> None:
+        """Delete what the engine keeps elsewhere of backups whose manifests were deleted, dependants first."""
+
+    def housekeep(self, catalogue: Catalogue, now: datetime, /) -> int:
+        """Delete what killed runs left outside the target; returns how many things. Harmless to repeat."""

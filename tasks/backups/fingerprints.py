@@ -21,9 +21,8 @@ from psycopg import sql
 
 from tasks.backups.definitions import DEFINITIONS
 from tasks.backups.manifest import TablePrint
-from tasks.backups.programs import Session, ask, connect, scalar
+from tasks.backups.programs import Server, Session, ask, connect, scalar
 from tasks.errors import BadInput, Refused
-from tasks.local_stack import LocalPostgres
 
 DATABASES = ("kontor", "prefect")
 _TABLES = """
@@ -76,7 +75,7 @@ def _print(connection: Session, database: str, schema: str, name: str) -> TableP
     raise BadInput(f"{schema}.{name} has a column that has neither hash nor text.", hint="Report this.")
 
 
-def mark_point(server: LocalPostgres, name: str, *, patience_seconds: float = 60.0) -> Point:
+def mark_point(server: Server, name: str, *, patience_seconds: float = 60.0) -> Point:
     """Make a restore point at which no transaction that writes is open, and fingerprint exactly that state.
 
     All tables are locked against writers while the point is made, which takes milliseconds; the fingerprints are then
@@ -110,12 +109,12 @@ def print_schema(connection: Session, database: str) -> list[tuple[str, str]]:
     ]
 
 
-def _has(server: LocalPostgres, database: str) -> bool:
+def _has(server: Server, database: str) -> bool:
     with connect(server, "postgres") as connection:
         return bool(scalar(connection, "select exists (select from pg_database where datname = %s)", database))
 
 
-def _agree(server: LocalPostgres, readers: dict[str, Session], name: str, deadline: float) -> tuple[str, str]:
+def _agree(server: Server, readers: dict[str, Session], name: str, deadline: float) -> tuple[str, str]:
     while True:
         try:
             with _still(server, list(readers)) as snapshots:
@@ -141,7 +140,7 @@ def _agree(server: LocalPostgres, readers: dict[str, Session], name: str, deadli
 
 
 @contextmanager
-def _still(server: LocalPostgres, databases: Sequence[str]) -> Iterator[dict[str, str]]:
+def _still(server: Server, databases: Sequence[str]) -> Iterator[dict[str, str]]:
     """Nobody writes while this ``with`` block runs; yields a snapshot of each database."""
     with ExitStack() as stack:
         snapshots = {}

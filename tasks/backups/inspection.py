@@ -180,12 +180,6 @@ LOOKS: Mapping[str, Look] = {
 }
 
 
-def files(programs: Path, folder: Path) -> Finding:
-    """Every file of a laid-out data folder is the one that PostgreSQL listed, and its WAL can be read through."""
-    ended = run_program(programs, "pg_verifybackup", "--exit-on-error", str(folder))
-    return Finding("files", ended.code == 0, "pg_verifybackup agrees" if ended.code == 0 else _first(ended.said))
-
-
 def pages(programs: Path, folder: Path) -> Finding:
     """Every page of a stopped server's data folder has the checksum that it was written with."""
     ended = run_program(programs, "pg_checksums", "--check", f"--pgdata={folder}")

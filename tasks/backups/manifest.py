@@ -65,7 +65,8 @@ class Manifest:
     ``point`` names the restore point at which the fingerprints were taken, ``point_at`` is its time. ``base_label`` is
     the backup that an incremental one continues. ``beats`` were written after the copy was complete and before the
     point. ``recipients`` are the public keys that can read it, ``holds`` the number of legal holds in force,
-    ``schema`` has digests of rights, roles and definitions per database.
+    ``schema`` has digests of rights, roles and definitions per database. ``engine_label`` is what an engine with a
+    repository of its own calls the backup there, ``engine_bytes`` what it added to it.
     """
 
     label: str
@@ -90,11 +91,13 @@ class Manifest:
     beats: tuple[Beat, ...]
     schema: dict[str, str]
     format: int = FORMAT
+    engine_label: str | None = None
+    engine_bytes: int = 0
 
     @property
     def stored_bytes(self) -> int:
-        """What it takes on the target."""
-        return sum(artefact.size for artefact in self.artefacts)
+        """What it takes on the target and in the engine's own repository."""
+        return sum(artefact.size for artefact in self.artefacts) + self.engine_bytes
 
     @property
     def started(self) -> datetime:

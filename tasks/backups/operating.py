@@ -9,8 +9,7 @@ from pathlib import Path
 
 from configs.settings import Settings
 from tasks.backups.catalogue import Catalogue
-from tasks.backups.core_engine import CoreEngine
-from tasks.backups.engine import Wanted
+from tasks.backups.engine import Engine, Wanted
 from tasks.backups.manifest import Manifest
 from tasks.backups.programs import ask, check_versions, connect
 from tasks.backups.restoring import Released, Restored, ledgers_for, lost_since, release, restore
@@ -94,7 +93,7 @@ def consistent_from(manifest: Manifest) -> datetime:
 
 
 def carry_out(
-    settings: Settings, engine: CoreEngine, catalogue: Catalogue, prospect: Prospect, progress: Progress
+    settings: Settings, engine: Engine, catalogue: Catalogue, prospect: Prospect, progress: Progress
 ) -> tuple[Restored, Released]:
     """Restore and open: the former database is kept beside the new one; returns what was done.
 
@@ -107,17 +106,19 @@ def carry_out(
     if prospect.replaces:
         _no_flow_running(prospect.home)
     restored = restore(engine, prospect.wanted, prospect.home, progress=progress)
-    set_aside(settings.model_copy(update={"home": prospect.home}), prospect.wanted.newest.label)
+    there = settings.model_copy(update={"home": prospect.home})
+    set_aside(there, prospect.wanted.newest.label)
     progress("Applying erasures, numbering on, holding mails back…")
-    return restored, open_restored(settings.model_copy(update={"home": prospect.home}), engine, catalogue)
+    return restored, open_restored(there, engine, catalogue)
 
 
-def open_restored(settings: Settings, engine: CoreEngine, catalogue: Catalogue) -> Released:
+def open_restored(settings: Settings, engine: Engine, catalogue: Catalogue) -> Released:
     """Finish a restore: erasures, sequences, mails; then let everybody in. Harmless to repeat until it is open.
 
     The erasure ledger is the one of this home or the copy beside the newest backup, whichever goes further.
     """
     newest: Sequence[Manifest] = catalogue.backups[-1:]
+    settings = settings.model_copy(update={"database_url": None})  # the restored one is embedded, whatever the source
     return release(settings, ledgers_for(settings, engine, newest[0] if newest else None))
 
 

@@ -14,7 +14,9 @@ from typing import IO, Any
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
+from sqlalchemy import URL
 
+from tasks.backups.manifest import Finding
 from tasks.errors import BadInput, DependencyDown, Refused
 from tasks.local_stack import LocalPostgres, programs_folder
 
@@ -114,27 +116,47 @@ def where(server: LocalPostgres) -> list[str]:
     return [f"--host={server.socket_dir}", f"--port={server.port}", f"--username={server.superuser}", "--no-password"]
 
 
-def connect(server: LocalPostgres, database: str = "kontor", *, role: str | None = None) -> Session:
+@dataclass(frozen=True)
+class OwnServer:
+    """A server that is not ours to start and stop, by the address that the settings give; it may hold a password."""
+
+    url: URL
+
+
+Server = LocalPostgres | OwnServer
+
+
+def connect(server: Server, database: str = "kontor", *, role: str | None = None) -> Session:
     """A connection of its own to the server, each statement a transaction; UTC.
+
+    Of a server of one's own ``kontor`` is the database that its address names, and nobody else than its user is taken.
 
     Raises:
         DependencyDown: the server does not let us in.
     """
     target = make_conninfo(
-        host=str(server.socket_dir),
-        port=server.port,
-        user=role or server.superuser,
-        dbname=database,
+        **_address(server, database, role),
         connect_timeout=20,
         options="-c timezone=UTC -c application_name=kontor_backup",
     )
     try:
         return psycopg.connect(target, autocommit=True)
     except psycopg.OperationalError as error:
+        who = role or (server.url.username if isinstance(server, OwnServer) else server.superuser)
         raise DependencyDown(
-            f"{database} cannot be entered as {role or server.superuser} ({type(error).__name__}).",
+            f"{database} cannot be entered as {who} ({type(error).__name__}).",
             hint="Look at `kontor status` and the server's log.",
         ) from None
+
+
+def _address(server: Server, database: str, role: str | None) -> dict[str, Any]:
+    if isinstance(server, LocalPostgres):
+        where = {"host": str(server.socket_dir), "port": server.port, "user": role or server.superuser}
+        return {**where, "dbname": database}
+    url = server.url
+    name = url.database if database == "kontor" else database
+    parts = {"host": url.host, "port": url.port, "user": url.username, "password": url.password, "dbname": name}
+    return {**url.query, **{key: value for key, value in parts.items() if value is not None}}
 
 
 def ask(connection: Session, statement: str | sql.Composed, *values: object) -> list[tuple[Any, ...]]:
@@ -174,3 +196,11 @@ def check_versions(server_version: int, folder: Path | None = None) -> None:
             f"The data are of PostgreSQL {server_version // 10_000}, the programs of {ours}; nothing was changed.",
             hint=f"Use the release of Kontor that brings PostgreSQL {server_version // 10_000}.",
         )
+
+
+def files(programs: Path, folder: Path) -> Finding:
+    """Every file of a laid-out data folder is the one that PostgreSQL listed, and its WAL can be read through."""
+    ended = run_program(programs, "pg_verifybackup", "--exit-on-error", str(folder))
+    return Finding(
+        "files", ended.code == 0, "pg_verifybackup agrees" if ended.code == 0 else ended.said.split(" / ")[0][:200]
+    )

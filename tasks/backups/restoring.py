@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from psycopg import sql
 from sqlalchemy import create_engine
@@ -54,13 +54,6 @@ _RECOVERY = (
     "synchronous_standby_names",
 )
 Progress = Callable[[str], None]
-
-
-class HomeKeeper(Protocol):
-    """An engine whose backups also hold the files of KONTOR_HOME that a restored database needs."""
-
-    def unpack_home(self, manifest: Manifest, folder: Path) -> None:
-        """Write them into a folder."""
 
 
 @dataclass(frozen=True)
@@ -106,17 +99,17 @@ def restore(
         engine.lay_out(wanted, fresh)
         if look is not None:
             look(fresh)
-        write_recovery(fresh, wanted)
+        write_recovery(fresh, wanted, engine.restore_command)
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
     former = adopt_restored(home, fresh, keep_as=wanted.newest.label, sealed=sealed)
     progress("Recovering…")
-    server = _recovered(home, wanted)
+    server = _recovered(home, wanted, engine.restore_command)
     return Restored(server, former, time.monotonic() - begun)
 
 
-def _recovered(home: Path, wanted: Wanted) -> LocalPostgres:
+def _recovered(home: Path, wanted: Wanted, restore_command: str) -> LocalPostgres:
     """The server, recovered as wanted.
 
     PostgreSQL stops at the first commit behind an instant and takes it for an error when there is none: all WAL up to
@@ -127,15 +120,17 @@ def _recovered(home: Path, wanted: Wanted) -> LocalPostgres:
     except DependencyDown:
         if wanted.instant is None or wanted.pause:
             raise
-    write_recovery((home / "postgres" / "data").resolve(), Wanted(wanted.chain))
+    write_recovery((home / "postgres" / "data").resolve(), Wanted(wanted.chain), restore_command)
     return start_recovered(home, paused=False)
 
 
-def write_recovery(folder: Path, wanted: Wanted) -> None:
-    """Say in the data folder how far to recover; what an earlier call said there is replaced."""
+def write_recovery(folder: Path, wanted: Wanted, restore_command: str) -> None:
+    """Say in the data folder how far to recover; what an earlier call said there is replaced.
+
+    ``restore_command`` fetches WAL that does not lie in ``pg_wal``; ``false`` where there is nowhere to fetch any from.
+    """
     lines = {
-        # All the WAL that there is lies in pg_wal already; there is nowhere else to fetch any from.
-        "restore_command": "false",
+        "restore_command": restore_command,
         "recovery_target_action": "pause" if wanted.pause else "promote",
         "recovery_target_timeline": "current",  # what was written after an earlier restore is not this history
         "synchronous_standby_names": "",  # nobody follows the restored one yet, and commits must not wait for it
@@ -146,7 +141,7 @@ def write_recovery(folder: Path, wanted: Wanted) -> None:
         lines["recovery_target_name"] = wanted.point
     path = folder / "postgresql.auto.conf"
     kept = [line for line in path.read_text("utf-8").splitlines() if line.split("=")[0].strip() not in _RECOVERY]
-    kept += [f"{name} = '{value}'" for name, value in lines.items()]
+    kept += [f"{name} = '{value.replace(chr(39), chr(39) * 2)}'" for name, value in lines.items()]
     path.write_text("\n".join(kept) + "\n", "utf-8")  # in place: it stays the server's account's
     (folder / "recovery.signal").touch(mode=0o600)
 
@@ -233,7 +228,7 @@ def apply_erasures(settings: Settings, server: LocalPostgres, ledgers: list[Eras
         return replay(connection, ledger, key)
 
 
-def ledgers_for(settings: Settings, engine: HomeKeeper | None, newest: Manifest | None) -> list[ErasureLedger]:
+def ledgers_for(settings: Settings, engine: Engine | None, newest: Manifest | None) -> list[ErasureLedger]:
     """Every copy of the erasure ledger: this home's own, and the one beside the newest backup.
 
     Where this home has no key of its own the backup's is put in its place, since the hashes were made with it.

@@ -14,11 +14,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from configs.settings import Settings
 from tasks.backups import keys, store
-from tasks.backups.catalogue import Catalogue, read_catalogue
-from tasks.backups.checking import EVERY_FAULT, check_backup
+from tasks.backups.catalogue import Catalogue
+from tasks.backups.checking import check_backup, faults_for
 from tasks.backups.core_engine import CoreEngine
+from tasks.backups.engine import Engine
 from tasks.backups.expiry import Plan
 from tasks.backups.manifest import FULL, INCREMENTAL, Manifest, Verdict, label_for
+from tasks.backups.pgbackrest import driver_for
+from tasks.backups.pgbackrest_engine import PgBackRestEngine
 from tasks.backups.pruning import clear_leftovers, delete_backups, plan_prune
 from tasks.backups.targets import open_target
 from tasks.backups.wal import forget_wal, segment_of
@@ -36,38 +39,37 @@ class Choice:
     reason: str
 
 
-def open_engine(settings: Settings) -> CoreEngine:
+def open_engine(settings: Settings) -> Engine:
     """The engine that the settings describe; raises as :func:`open_target`."""
-    return CoreEngine(settings, open_target(settings), keys.keyring(settings.home, settings.backup_identity))
+    target, ring = open_target(settings), keys.keyring(settings.home, settings.backup_identity)
+    if settings.backup_engine == "pgbackrest":
+        return PgBackRestEngine(settings, target, ring, driver_for(settings))
+    return CoreEngine(settings, target, ring)
 
 
-def survey(engine: CoreEngine) -> Catalogue:
-    """What the target holds now, as far as this machine's signers vouch for it."""
-    keys.ensure_keys(engine.ring)
-    return read_catalogue(engine.target, keys.read_signers(engine.ring))
+def survey(engine: Engine) -> Catalogue:
+    """What there is now, as far as this machine's signers vouch for it."""
+    return engine.survey()
 
 
-def tidy(database: Database, engine: CoreEngine, catalogue: Catalogue, run_id: int, now: datetime) -> dict[str, int]:
+def tidy(database: Database, engine: Engine, catalogue: Catalogue, run_id: int, now: datetime) -> dict[str, int]:
     """Bring the database's mirror to the target and delete what killed runs left; returns counts."""
     with database.begin() as connection:
         ours = list(connection.scalars(text("select label from ops.backups")))
         counts = store.reconcile(connection, catalogue, run_id, now)
     gone = clear_leftovers(engine.target, catalogue, ours, now)
-    kept = {manifest.label for manifest in catalogue.backups}
-    for path in engine.lists.glob("*") if engine.lists.is_dir() else ():
-        if path.name not in kept:
-            path.unlink()
-    return {**counts, "leftovers": len(gone), "damaged": len(catalogue.damaged)}
+    swept = engine.housekeep(catalogue, now)
+    return {**counts, "leftovers": len(gone), "swept": swept, "damaged": len(catalogue.damaged)}
 
 
-def choose(engine: CoreEngine, catalogue: Catalogue, policy: store.Policy, wanted: str, now: datetime) -> Choice:
+def choose(engine: Engine, catalogue: Catalogue, policy: store.Policy, wanted: str, now: datetime) -> Choice:
     """Full or incremental: as asked, else by the rule and by what there is to build on.
 
     An incremental one builds on the newest backup that has not failed its check, so that the next one of an evening is
     not stopped by a check that is still to come. After a restore the first one is full, because the history is another.
     """
     failed = {label for label, verdict in catalogue.verdicts.items() if not verdict.passed}
-    able = [m for m in catalogue.backups if m.label not in failed and (engine.lists / m.label).is_file()]
+    able = [m for m in catalogue.backups if m.label not in failed and engine.knows(m)]
     base = able[-1] if able and engine.continues(able[-1]) else None
     if wanted == FULL:
         return Choice(FULL, None, "asked for")
@@ -84,7 +86,7 @@ def choose(engine: CoreEngine, catalogue: Catalogue, policy: store.Policy, wante
     return Choice(INCREMENTAL, base, "the newest full one is recent enough")
 
 
-def take(database: Database, engine: CoreEngine, choice: Choice, run_id: int, now: datetime) -> Manifest:
+def take(database: Database, engine: Engine, choice: Choice, run_id: int, now: datetime) -> Manifest:
     """Make the backup and return its manifest; the mirror says that it is under way, and what became of it.
 
     Raises what the engine raises, also where database or target cannot be told any more: a kill looks the same to the
@@ -106,7 +108,7 @@ def take(database: Database, engine: CoreEngine, choice: Choice, run_id: int, no
     return manifest
 
 
-def mirror(database: Database, engine: CoreEngine, run_id: int, now: datetime) -> dict[str, int]:
+def mirror(database: Database, engine: Engine, run_id: int, now: datetime) -> dict[str, int]:
     """Bring the database's mirror to what the target holds; returns counts."""
     with database.begin() as connection:
         return store.reconcile(connection, survey(engine), run_id, now)
@@ -114,7 +116,7 @@ def mirror(database: Database, engine: CoreEngine, run_id: int, now: datetime) -
 
 def check(
     database: Database,
-    engine: CoreEngine,
+    engine: Engine,
     label: str | None,
     run_id: int,
     now: datetime,
@@ -126,8 +128,9 @@ def check(
     Raises:
         UsageError: there is no such backup, or no such fault.
     """
-    if planted is not None and planted not in EVERY_FAULT:
-        raise UsageError(f"There is no fault {planted}.", hint=f"Choose one of: {', '.join(EVERY_FAULT)}.")
+    faults = faults_for(engine)
+    if planted is not None and planted not in faults:
+        raise UsageError(f"There is no fault {planted}.", hint=f"Choose one of: {', '.join(faults)}.")
     catalogue = survey(engine)
     if not catalogue.backups:
         raise UsageError("There is no backup yet.", hint="Make one: `kontor run backup`.")
@@ -138,19 +141,22 @@ def check(
     return verdict
 
 
-def prune_plan(database: Database, engine: CoreEngine, policy: store.Policy, now: datetime) -> Plan:
+def prune_plan(database: Database, engine: Engine, policy: store.Policy, now: datetime) -> Plan:
     """Which backups stay by the rule, each with its reasons, and which may go."""
     with database.begin() as connection:
         holds = store.standing_holds(connection)
     return plan_prune(survey(engine), policy, holds, now)
 
 
-def prune(database: Database, engine: CoreEngine, policy: store.Policy, now: datetime, *, live: bool) -> list[str]:
+def prune(database: Database, engine: Engine, policy: store.Policy, now: datetime, *, live: bool) -> list[str]:
     """Delete what the rule no longer keeps and return the labels; without ``live`` only say which."""
     goes = list(prune_plan(database, engine, policy, now).goes)
     if not live or not goes:
         return goes
-    delete_backups(engine.target, survey(engine), goes)
+    catalogue = survey(engine)
+    delete_backups(engine.target, catalogue, goes)
+    by_label = {manifest.label: manifest for manifest in catalogue.backups}
+    engine.forget([by_label[label] for label in goes])
     _forget_wal(engine)
     with database.begin() as connection:
         store.note_pruned(connection, goes)
@@ -158,7 +164,7 @@ def prune(database: Database, engine: CoreEngine, policy: store.Policy, now: dat
     return goes
 
 
-def _forget_wal(engine: CoreEngine) -> None:
+def _forget_wal(engine: Engine) -> None:
     """Delete the shipped WAL from before the oldest backup that is left: nothing could be recovered with it."""
     left = survey(engine).backups
     if left:

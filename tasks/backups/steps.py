@@ -15,7 +15,7 @@ from tasks.artifacts import markdown_table, summary
 from tasks.backups import runs
 from tasks.backups.catalogue import Catalogue
 from tasks.backups.checking import check_digests
-from tasks.backups.core_engine import CoreEngine
+from tasks.backups.engine import Engine
 from tasks.backups.manifest import Manifest, Verdict
 from tasks.backups.store import Policy
 from tasks.database import engine_for
@@ -30,7 +30,7 @@ class BackupRun:
 
     run: Run
     settings: Settings
-    engine: CoreEngine
+    engine: Engine
     database: Database
     policy: Policy
     now: datetime

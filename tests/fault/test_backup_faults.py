@@ -16,13 +16,13 @@ from pathlib import Path
 import pytest
 
 from configs.settings import Settings
-from tasks.backups import faults, inspection, keys, runs, wal
+from tasks.backups import faults, keys, runs, wal
 from tasks.backups.catalogue import read_catalogue
 from tasks.backups.checking import EVERY_FAULT, check_backup, check_digests, clear
 from tasks.backups.engine import Wanted
 from tasks.backups.inspection import LOOKS, Scratch
 from tasks.backups.manifest import Artefact, Finding, Manifest, Verdict, label_for, sha256, sign
-from tasks.backups.programs import ask, connect
+from tasks.backups.programs import ask, connect, files
 from tasks.backups.pruning import clear_leftovers, delete_backups
 from tasks.backups.restoring import restore, start_recovered
 from tasks.backups.targets import CHECK, MANIFEST
@@ -63,14 +63,14 @@ def test_every_flipped_bit_is_caught(site: Site) -> None:
     shutil.rmtree(received)
     _sign_verdict(site, full)
     root, chance = Path(site.engine.target.root), random.Random("flips")
-    files = sorted(path for path in root.rglob("*") if path.is_file())
-    assert {path.name.split(".")[0] for path in files} == {
+    stored = sorted(path for path in root.rglob("*") if path.is_file())
+    assert {path.name.split(".")[0] for path in stored} == {
         *("base", "wal", "backup_manifest", "home", "manifest", "check"),
         name,
     }
     caught = 0
     for number in range(120 * CAMPAIGN_FACTOR):
-        path = files[number % len(files)]
+        path = stored[number % len(stored)]
         content = path.read_bytes()
         path.write_bytes(faults.flip(content, chance))
         caught += _is_noticed(site, path, full, later, name)
@@ -146,7 +146,7 @@ def laid_out(site: Site) -> Iterator[Path]:
 def test_every_fault_in_files_is_caught_before_a_server_touches_them(laid_out: Path) -> None:
     """Lost, torn, flipped, put in, and a write-ahead log with a gap: PostgreSQL's own list of files finds each."""
     programs, chance = programs_folder(), random.Random("files")
-    assert inspection.files(programs, laid_out).passed
+    assert files(programs, laid_out).passed
     table = faults.largest_table(laid_out)
     [first, *_] = sorted(path for path in (laid_out / "pg_wal").iterdir() if len(path.name) == 24)
     wanted = [path for path in (laid_out / "pg_wal").iterdir() if len(path.name) == 24]
@@ -163,11 +163,11 @@ def test_every_fault_in_files_is_caught_before_a_server_touches_them(laid_out: P
         kept = [(path, path.read_bytes()) for path in paths]
         for path in paths:
             damage(path)
-        assert not inspection.files(programs, laid_out).passed, name
+        assert not files(programs, laid_out).passed, name
         for path, content in kept:
             path.write_bytes(content)
     (laid_out / "base" / "16384x").write_bytes(b"put in")
-    assert not inspection.files(programs, laid_out).passed
+    assert not files(programs, laid_out).passed
 
 
 def test_a_check_whose_planted_fault_is_not_caught_does_not_pass(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
