@@ -23,7 +23,7 @@ from tests.janitor import MARK
 from tests.local_stack_people import python_for
 
 ROOT = Path(__file__).resolve().parents[1]
-LEFT_OUT = (".git", ".venv", ".kontor", ".*_cache", ".hypothesis", "__pycache__", "*.egg-info")
+LEFT_OUT = (".git", ".venv", ".kontor", ".*_cache", ".hypothesis", "*.egg-info")
 WHOLE_SUITE = ("--numprocesses", "2", "--dist", "loadfile", "--no-loadscope-reorder")
 ACCOUNT = "nobody"
 
@@ -114,12 +114,12 @@ def _starts(python: Path, uid: int) -> bool:
 
 
 def _share(source: Path, target: Path) -> None:
-    ignored = shutil.ignore_patterns("__pycache__")
+    """The packages with their compiled modules: where nobody may write, each process would compile them anew."""
     try:
-        shutil.copytree(source, target, copy_function=os.link, ignore=ignored)
+        shutil.copytree(source, target, copy_function=os.link)
     except shutil.Error:  # another file system: links are not possible
         shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(source, target, ignore=ignored)
+        shutil.copytree(source, target)
 
 
 def run_tests(code: Path, arguments: Sequence[str], **how: Any) -> subprocess.CompletedProcess[str]:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
-MARK = "KONTOR_TEST_SESSION"
+MARK = "TEST_SESSION_OF_KONTOR"  # tests take KONTOR_* out of the environment of what they start
 GRACE_SECONDS = 5.0
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -148,11 +148,11 @@ def _code_for_others() -> Path:
     """Return a copy of the modules under test that everyone may read; the tree may lie below a private folder."""
     copy = Path(tempfile.mkdtemp(prefix="kontor-code-"))
     atexit.register(shutil.rmtree, copy, ignore_errors=True)
-    shutil.copytree(PROJECT / "tasks", copy / "tasks", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(PROJECT / "tasks", copy / "tasks")  # compiled modules too: nobody else can write them
     for package in NEEDED:
         for found in SITE_PACKAGES.glob(f"{package}*"):
             if found.is_dir():
-                shutil.copytree(found, copy / found.name, ignore=shutil.ignore_patterns("__pycache__", "include"))
+                shutil.copytree(found, copy / found.name, ignore=shutil.ignore_patterns("include"))
             else:
                 shutil.copy(found, copy)
     for folder, _, names in os.walk(copy):
