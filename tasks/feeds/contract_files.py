@@ -14,8 +14,9 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import pickle
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
@@ -70,19 +71,23 @@ class Document:
     sha256: str
 
 
-def find_document(name_or_path: str | Path) -> Document:
+def find_document(name_or_path: str | Path, *, by_schema: bool = True) -> Document:
     """Return the merged and validated contract document of that name or path.
+
+    Without ``by_schema`` the standard's JSON Schema is not asked, which takes ten times as long as all the rest: enough
+    to learn which files a contract claims, not to read one by it.
 
     Raises:
         UsageError: no such contract.
         BadInput: defects, all of them at once.
     """
     path = _locate(name_or_path, CONTRACTS_FOLDER)
-    documents, chain = _ancestry(path)
+    objections = _schema_defects if by_schema else _none
+    documents, chain = _ancestry(path, objections)
     effective: dict[str, Any] = {}
     for document in reversed(documents):
         effective = _merge_contracts(effective, document)
-    refuse(path, [*_schema_defects(effective), *_effective_defects(effective)])
+    refuse(path, [*objections(effective), *_effective_defects(effective)])
     text = json.dumps(effective, sort_keys=True, ensure_ascii=False)
     return Document(path, chain, effective, hashlib.sha256(text.encode()).hexdigest())
 
@@ -127,14 +132,16 @@ def _locate(name_or_path: str | Path, beside: Path) -> Path:
     )
 
 
-def _ancestry(path: Path) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+def _ancestry(
+    path: Path, objections: Callable[[Mapping[str, Any]], Sequence[str]]
+) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
     """Return the document and all that it extends, nearest first, each valid by itself, with their names."""
     documents: list[dict[str, Any]] = []
     chain: list[str] = []
     here: Path | None = path
     while here is not None:
         document = _read_yaml(here)
-        refuse(here, [*_schema_defects(document), *_own_defects(document)])
+        refuse(here, [*objections(document), *_own_defects(document)])
         documents.append(document)
         chain.append(str(document["id"]))
         if len(chain) > _LONGEST_CHAIN or len(set(chain)) < len(chain):
@@ -189,11 +196,22 @@ def _validator() -> Draft201909Validator:
     return Draft201909Validator(json.loads(schema))
 
 
-def _schema_defects(document: Mapping[str, Any]) -> list[str]:
+_JUDGED: dict[bytes, tuple[str, ...]] = {}  # by content: contracts extend the same few, and none is judged twice
+
+
+def _schema_defects(document: Mapping[str, Any]) -> Sequence[str]:
     """Return what the standard's own JSON Schema objects to, as "place: found, expected"."""
-    found = _validator().iter_errors(_with_logical_types(document))
-    errors = sorted(found, key=lambda error: (str(error.json_path), error.message))
-    return [f"{error.json_path.removeprefix('$.')}: {error.message}" for error in errors]
+    content = hashlib.sha256(pickle.dumps(document)).digest()
+    if content not in _JUDGED:
+        found = _validator().iter_errors(_with_logical_types(document))
+        errors = sorted(found, key=lambda error: (str(error.json_path), error.message))
+        _JUDGED[content] = tuple(f"{error.json_path.removeprefix('$.')}: {error.message}" for error in errors)
+    return _JUDGED[content]
+
+
+def _none(_document: Mapping[str, Any]) -> Sequence[str]:
+    """No objections: the schema is not asked."""
+    return ()
 
 
 def _with_logical_types(document: Mapping[str, Any]) -> dict[str, Any]:

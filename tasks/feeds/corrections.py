@@ -123,7 +123,7 @@ def contracts_named(names: Iterable[str], *, home: Path, given: Sequence[str] = 
     found, missing = {}, []
     for name in sorted(set(names)):
         try:
-            found[name] = known.get(name) or load_contract(name)
+            found[name] = load_contract(known[name].path if name in known else name)
         except UsageError:
             missing.append(name)
     if missing:

@@ -6,6 +6,7 @@ taken in is kept under ``KONTOR_HOME/archive``, so that a past period can be rea
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import shutil
@@ -25,7 +26,7 @@ from tasks.errors import DependencyDown, FileRefused, UsageError
 from tasks.feeds.business_date import find_as_of, find_revision, find_sequence
 from tasks.feeds.casting import CastTable, cast_table
 from tasks.feeds.confined import read_confined
-from tasks.feeds.contracts import FeedContract, list_contracts
+from tasks.feeds.contracts import FeedContract, list_contracts, load_contract
 from tasks.feeds.guards_store import Overruling
 from tasks.feeds.inbox import UNFINISHED, shown_name
 from tasks.feeds.outcomes import Apply, FileOutcome, Fingerprint
@@ -72,17 +73,18 @@ def find_inbox_files(inbox: Path, contracts: Sequence[FeedContract]) -> list[Inb
     """The inbox's finished files that one of these contracts claims by name, ordered by name.
 
     Raises:
+        BadInput: a contract that claims one is not valid; the files that others claim wait too.
         UsageError: two contracts that do not build on each other claim the same file.
     """
     if not inbox.is_dir():
         return []
-    found = []
+    found, whole = [], functools.cache(load_contract)
     for path in sorted(inbox.iterdir()):
         if not path.is_file() or any(fnmatch(path.name, pattern) for pattern in UNFINISHED):
             continue
         contract = _claimed_by(path, contracts)
         if contract is not None:
-            found.append(InboxFile(path, contract))
+            found.append(InboxFile(path, whole(contract.path)))
     return found
 
 

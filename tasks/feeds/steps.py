@@ -132,9 +132,8 @@ def find_files(run: FeedRun, feeds: Sequence[str]) -> list[InboxFile]:
     """The files to take in: the ones named, else those in the inbox that a contract of these feeds claims."""
     if run.said.files:
         contract = _named_contract(run.said, feeds)
-        found = [
-            InboxFile(Path(name), contract or _contract_by_name(Path(name), feeds, run)) for name in run.said.files
-        ]
+        known = [] if contract else installed_contracts(run.settings.home, feeds)
+        found = [InboxFile(Path(name), contract or _contract_by_name(Path(name), known)) for name in run.said.files]
     else:
         there = find_inbox_files(run.settings.inbox_path, installed_contracts(run.settings.home, feeds))
         if there:
@@ -163,9 +162,8 @@ def _named_contract(said: FeedInstruction, feeds: Sequence[str]) -> FeedContract
     return contract
 
 
-def _contract_by_name(path: Path, feeds: Sequence[str], run: FeedRun) -> FeedContract:
-    claimed = find_inbox_files(path.parent, installed_contracts(run.settings.home, feeds))
-    for file in claimed:
+def _contract_by_name(path: Path, known: Sequence[FeedContract]) -> FeedContract:
+    for file in find_inbox_files(path.parent, known):
         if file.path.name == path.name:
             return file.contract
     raise UsageError(

@@ -13,6 +13,7 @@ from tasks.errors import BadInput, UsageError
 from tasks.feeds.contract_files import CONTRACTS_FOLDER, EXAMPLES_FOLDER
 from tasks.feeds.contracts import list_contracts, load_contract
 from tasks.feeds.custom_properties import AS_OF, COLUMN_PROPERTIES, CONTRACT_PROPERTIES, DIALECT
+from tasks.feeds.intake import find_inbox_files, installed_contracts
 from tests.unit.feeds.conftest import Extend
 
 SHIPPED = sorted(path.stem for folder in (CONTRACTS_FOLDER, EXAMPLES_FOLDER) for path in folder.glob("*.yaml"))
@@ -49,6 +50,30 @@ def test_the_listing_holds_the_feeds_without_examples() -> None:
         "payments",
         "settled_items",
     ]
+
+
+def test_a_contract_is_judged_as_a_whole_before_a_file_is_read_by_it(tmp_path: Path) -> None:
+    """A word that the standard does not know keeps nobody from reading by other contracts, but from reading by this."""
+    inbox, own = tmp_path / "inbox", tmp_path / "contracts"
+    for folder in (inbox, own):
+        folder.mkdir()
+    text = (EXAMPLES_FOLDER / "tripletex_open_items.yaml").read_text("utf-8")
+    slip = text.replace("kind: DataContract", "kind: DataKontract", 1)
+    (own / "mine.yaml").write_text(slip, "utf-8")
+    (inbox / "open_items_2026-11-16.csv").touch()
+    (found,) = find_inbox_files(inbox, installed_contracts(tmp_path, ["open_items"]))
+    assert found.contract == load_contract("open_items")
+    (own / "mine.yaml").write_text(slip.replace("apne_poster*", "open_items*", 1), "utf-8")
+    with pytest.raises(BadInput, match="kind: 'DataKontract' is not one of"):
+        find_inbox_files(inbox, installed_contracts(tmp_path, ["open_items"]))
+
+
+def test_a_misspelt_key_is_told_by_whoever_lists_contracts(tmp_path: Path) -> None:
+    """A contract with a key too many is refused in the words of the standard, not passed over."""
+    text = (EXAMPLES_FOLDER / "tripletex_open_items.yaml").read_text("utf-8")
+    (tmp_path / "mine.yaml").write_text(text.replace("description:", "descriptoin:", 1), "utf-8")
+    with pytest.raises(BadInput, match="'descriptoin' was unexpected"):
+        list_contracts(tmp_path)
 
 
 def test_columns_of_the_public_interface() -> None:
