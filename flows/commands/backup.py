@@ -156,24 +156,37 @@ def restore(
         ),
     ] = None,
     into: Annotated[
-        Path | None, typer.Option("--into", metavar="DIR", help="A new KONTOR_HOME; default: over the present one.")
+        str | None,
+        typer.Option(
+            "--into",
+            metavar="DIR|URL",
+            help="A new KONTOR_HOME, or postgresql://… of an empty database; default: over the present home.",
+        ),
     ] = None,
     live: Live = False,
 ) -> None:
-    """Restore a backup into a new home, or over this one with the former database kept beside it.
+    """Restore a backup into a new home or an empty database, or over this home with the former one kept beside it.
 
     Says first what would be done, from what, how long it takes and what will be lost; --live does it. Afterwards nobody
     is let in until the erasure ledger was applied again; mails that were waiting are held back.
     """
+    from tasks.backups.handing_over import address_of, hand_over, look_at, scratch_of
     from tasks.backups.operating import carry_out, foresee
 
     settings, engine, catalogue = _open()
-    prospect = foresee(
-        settings, catalogue, label, _instant(to), into.resolve() if into else None, latest=to == "latest"
-    )
-    _tell(prospect)
+    address = address_of(into) if into else None
+    home = scratch_of(settings) if address else Path(into).resolve() if into else None
+    prospect = foresee(settings, catalogue, label, _instant(to), home, latest=to == "latest")
+    if address:
+        look_at(address, prospect.wanted.newest.server_version)
+    _tell(prospect, f"the empty database {address.database} of {address.host or 'this machine'}" if address else None)
     if not live:
         out().print("This was a dry run: nothing was changed. Do it with --live.")
+        return
+    if address:
+        done = hand_over(settings, engine, catalogue, prospect, address, say)
+        _tell_released(done.released)
+        out().print(f"{done.tables} tables with {done.rows:,} rows are there, each compared.")
         return
     restored, released = carry_out(settings, engine, catalogue, prospect, say)
     out().print(f"Restored in {restored.seconds:.1f} s.")
@@ -196,14 +209,15 @@ def _instant(text: str | None) -> datetime | None:
     return found.astimezone(UTC)
 
 
-def _tell(prospect: Prospect) -> None:
+def _tell(prospect: Prospect, where: str | None) -> None:
     console = out()
     newest = prospect.wanted.newest
     console.print(f"Backup      {newest.label}, {'proven' if prospect.good else 'NOT PROVEN to restore'}")
     if len(prospect.wanted.chain) > 1:
         console.print(f"Built on    {', '.join(m.label for m in prospect.wanted.chain[:-1])}")
     console.print(f"Goes to     {prospect.to.isoformat(timespec='seconds')}")
-    console.print(f"Into        {prospect.home}{', over the database there' if prospect.replaces else ''}")
+    replaced = ", over the database there" if prospect.replaces else ""
+    console.print(f"Into        {where or f'{prospect.home}{replaced}'}")
     took = f"{prospect.seconds:.0f} s when it was last tried" if prospect.seconds else "not measured yet"
     console.print(f"Takes       {took}; {prospect.plain_bytes / 1e6:,.0f} MB of disk")
     if prospect.lost:
@@ -229,7 +243,8 @@ def release(
 
     settings, engine, catalogue = _open()
     home = into.resolve() if into else settings.home
-    _tell_released(open_restored(settings.model_copy(update={"home": home}), engine, catalogue))
+    there = settings.model_copy(update={"home": home})
+    _tell_released(open_restored(there, engine, catalogue, origin=settings.home))
 
 
 @backup.command("prune")

@@ -219,7 +219,7 @@ def _erasures(work: _Work, scratch: Scratch) -> Finding:
     settings = scratch.settings
     try:
         home = work.engine.settings
-        ledgers = ledgers_for(home, None, None)
+        ledgers = ledgers_for(home, None, None, home.home)
         work.engine.unpack_home(work.manifest, settings.home / "files")
         first = apply_erasures(_with_key(settings, home), scratch.server, ledgers)
         second = apply_erasures(_with_key(settings, home), scratch.server, ledgers)

@@ -103,23 +103,28 @@ def carry_out(
     Raises:
         Refused: a flow is under way in the database that would be replaced.
     """
-    if prospect.replaces:
+    _no_flow_running(prospect.home)
+
+    def look_again() -> None:
+        """Laying out takes its time, and nothing keeps a flow from beginning meanwhile."""
         _no_flow_running(prospect.home)
-    restored = restore(engine, prospect.wanted, prospect.home, progress=progress)
+
+    restored = restore(engine, prospect.wanted, prospect.home, before_replacing=look_again, progress=progress)
     there = settings.model_copy(update={"home": prospect.home})
     set_aside(there, prospect.wanted.newest.label)
     progress("Applying erasures, numbering on, holding mails back…")
-    return restored, open_restored(there, engine, catalogue)
+    return restored, open_restored(there, engine, catalogue, origin=settings.home)
 
 
-def open_restored(settings: Settings, engine: Engine, catalogue: Catalogue) -> Released:
+def open_restored(settings: Settings, engine: Engine, catalogue: Catalogue, *, origin: Path) -> Released:
     """Finish a restore: erasures, sequences, mails; then let everybody in. Harmless to repeat until it is open.
 
-    The erasure ledger is the one of this home or the copy beside the newest backup, whichever goes further.
+    The erasure ledger is the one of the restored home, the one of ``origin``, which is the home that the command works
+    for, or the copy beside the newest backup, whichever goes furthest.
     """
     newest: Sequence[Manifest] = catalogue.backups[-1:]
     settings = settings.model_copy(update={"database_url": None})  # the restored one is embedded, whatever the source
-    return release(settings, ledgers_for(settings, engine, newest[0] if newest else None))
+    return release(settings, ledgers_for(settings, engine, newest[0] if newest else None, origin))
 
 
 def _no_flow_running(home: Path) -> None:

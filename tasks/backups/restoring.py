@@ -81,12 +81,13 @@ def restore(
     *,
     sealed: bool = True,
     look: Callable[[Path], None] | None = None,
+    before_replacing: Callable[[], None] | None = None,
     progress: Progress = lambda _: None,
 ) -> Restored:
     """Restore into ``home`` and return its server, recovered and open, or paused where that is wanted.
 
     A database that is there is stopped only when the new one is laid out, and kept beside it. ``look`` is shown the
-    laid-out folder before any server has touched it.
+    laid-out folder before any server has touched it; ``before_replacing`` may still refuse.
 
     Raises:
         BadInput: an artefact is not what was signed; what was there goes on as it was.
@@ -100,6 +101,8 @@ def restore(
         if look is not None:
             look(fresh)
         write_recovery(fresh, wanted, engine.restore_command)
+        if before_replacing is not None:
+            before_replacing()
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
@@ -228,26 +231,30 @@ def apply_erasures(settings: Settings, server: LocalPostgres, ledgers: list[Eras
         return replay(connection, ledger, key)
 
 
-def ledgers_for(settings: Settings, engine: Engine | None, newest: Manifest | None) -> list[ErasureLedger]:
-    """Every copy of the erasure ledger: this home's own, and the one beside the newest backup.
+def ledgers_for(
+    settings: Settings, engine: Engine | None, newest: Manifest | None, origin: Path
+) -> list[ErasureLedger]:
+    """Every copy of the erasure ledger: this home's own, that of ``origin``, and the one beside the newest backup.
 
-    Where this home has no key of its own the backup's is put in its place, since the hashes were made with it.
+    Where this home has no ledger or no key of its own the first copy is put in its place: hashes were made with it.
     """
     found = [ledger_of(settings.home)]
-    if engine is None or newest is None:
-        return found
-    folder = Path(tempfile.mkdtemp(prefix="kontor-home-"))
-    engine.unpack_home(newest, folder)
-    copied, own = folder / "keys" / "erasure.key", settings.home / "keys" / "erasure.key"
-    if copied.exists() and not own.exists():
-        own.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        shutil.copy2(copied, own)
-    if ledger_of(folder).path.exists():
-        found.append(ledger_of(folder))
-        if not found[0].path.exists():
-            found[0].path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            shutil.copy2(ledger_of(folder).path, found[0].path)
+    if origin != settings.home:
+        found += _taken_over(settings.home, origin)
+    if engine is not None and newest is not None:
+        folder = Path(tempfile.mkdtemp(prefix="kontor-home-"))
+        engine.unpack_home(newest, folder)
+        found += _taken_over(settings.home, folder)
     return found
+
+
+def _taken_over(home: Path, other: Path) -> list[ErasureLedger]:
+    """The ledger of another home, if it has one; what ``home`` lacks of ledger and key is copied from there."""
+    for name in ("keys/erasure.key", str(ledger_of(home).path.relative_to(home))):
+        if (other / name).exists() and not (home / name).exists():
+            (home / name).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            shutil.copy2(other / name, home / name)
+    return [ledger_of(other)] if ledger_of(other).path.exists() else []
 
 
 _SEQUENCES = """

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from contextlib import ExitStack
+from datetime import UTC, date, datetime
 from pathlib import Path
 from uuid import UUID
 
@@ -15,11 +16,13 @@ from configs.settings import Settings
 from tasks import database
 from tasks.backups.checking import clear
 from tasks.backups.engine import Wanted
+from tasks.backups.handing_over import address_of, hand_over, look_at, scratch_of
 from tasks.backups.operating import carry_out, foresee, open_restored
-from tasks.backups.programs import ask, connect, scalar
+from tasks.backups.programs import OwnServer, ask, connect, scalar
 from tasks.backups.restoring import HELD_REASON, SEQUENCE_MARGIN, restore
 from tasks.erasures.ledger_file import Entry, Subject, ledger_of
 from tasks.errors import DependencyDown, Refused, UsageError
+from tasks.ledger import open_run
 from tasks.local_stack import LocalPostgres, find_postgres, is_sealed
 from tests.backup_site import Site, count_customers, fill, site_at
 
@@ -94,7 +97,7 @@ def test_a_restored_database_is_sealed_until_nobody_comes_back(site: Site, new_h
 
     # The ledger of the home that made the backup is found beside the next backup.
     later = site.take()
-    released = open_restored(settings, site.engine, site.catalogue)
+    released = open_restored(settings, site.engine, site.catalogue, origin=new_home)
     assert later.label == site.catalogue.backups[-1].label
     assert (released.erased["subjects"], released.held_mails) == (1, 4)
     server = find_postgres(new_home)
@@ -109,7 +112,7 @@ def test_a_restored_database_is_sealed_until_nobody_comes_back(site: Site, new_h
         number = int(scalar(connection, "select nextval('crm.organizations_organization_id_seq')"))
         assert number > 20 + SEQUENCE_MARGIN - 1
     with pytest.raises(Refused, match="open already"):
-        open_restored(settings, site.engine, site.catalogue)
+        open_restored(settings, site.engine, site.catalogue, origin=new_home)
 
 
 def test_a_restore_over_the_present_database_keeps_the_former_one(site: Site, new_home: Path) -> None:
@@ -129,6 +132,65 @@ def test_a_restore_over_the_present_database_keeps_the_former_one(site: Site, ne
     server = find_postgres(new_home)
     assert server is not None
     assert count_customers(server) == 20
+
+
+def test_a_running_flow_is_never_restored_over(site: Site, new_home: Path) -> None:
+    """One that runs, and one that begins while the copy is laid out: refused, and the database goes on as it was."""
+    manifest = site.take()
+    settings = site.settings.model_copy(update={"home": new_home})
+    wanted = Wanted(site.catalogue.chain(manifest.label), point=manifest.point)
+    restore(site.engine, wanted, new_home, sealed=False)
+    fill(settings, 5, first=100)
+    engine = site_at(settings, site.engine.target.root, site.engine.ring.folder).engine
+    prospect = foresee(settings, site.catalogue, manifest.label, None, None)
+    flows = database.engine_for(settings)
+    with ExitStack() as stack:
+
+        def begin(said: str) -> None:
+            if said.startswith("Laying out"):
+                day = date(2026, 1, 1)
+                stack.enter_context(
+                    open_run(flows, "payment_sync", as_of=day, dry_run=False, prefect_run_id=None, actor="test")
+                )
+
+        for _ in range(2):  # it begins meanwhile; then it runs already
+            with pytest.raises(Refused, match=r"Flows are under way .* payment_sync"):
+                carry_out(settings, engine, site.catalogue, prospect, begin)
+            server = find_postgres(new_home)
+            assert server is not None
+            assert count_customers(server) == 25
+            assert [path.name for path in server.data_dir.parent.glob("data*")] == ["data"]
+    flows.dispose()
+
+
+def test_a_backup_is_handed_to_an_empty_database_of_another_server(site: Site) -> None:
+    """Every table equal, who was erased since is erased there; a second time it is not empty and is left alone."""
+    with connect(site.server) as connection:
+        ask(connection, "set session_replication_role = replica")
+        ask(connection, "delete from outbox.reminders")  # those of the fixture have no decisions
+    manifest = site.take()
+    _erase(site, "000007")
+    address = f"postgresql://{site.server.superuser}@/handed?host={site.server.socket_dir}&port={site.server.port}"
+    url = address_of(address)
+    assert url is not None
+    assert address_of("/srv/elsewhere") is None
+    with pytest.raises(UsageError, match="is none"):
+        address_of("postgresql://host")
+    prospect = foresee(site.settings, site.catalogue, manifest.label, None, scratch_of(site.settings))
+    with connect(site.server, "postgres") as connection:
+        ask(connection, "create database handed")
+        try:
+            done = hand_over(site.settings, site.engine, site.catalogue, prospect, url, lambda _: None)
+            assert done.tables > 30
+            with connect(OwnServer(url)) as there:
+                assert scalar(there, "select count(*) from crm.organizations") == 20
+                name = "select name from crm.organizations where customer_number = '000007'"
+                assert scalar(there, name) != "Firm 7"
+            assert not scratch_of(site.settings).exists()
+            with pytest.raises(Refused, match="is not empty: it has crm"):
+                look_at(url, manifest.server_version)
+        finally:
+            ask(connection, "drop database handed with (force)")
 
 
 def test_only_a_proven_backup_is_chosen_by_itself(site: Site) -> None:
