@@ -222,6 +222,7 @@ def _load() -> None:
         "flows.backfill",
         "flows.catalog_upsert",
         "flows.overdue_reminders",
+        "flows.quarantine_replay",
         "tasks.stack",
         "alembic.context",
     )

@@ -24,7 +24,8 @@ from configs.settings import Settings
 from tasks import database
 from tasks.local_stack import find_postgres, remove_postgres
 from tests.conftest import CAMPAIGN_FACTOR
-from tests.deliveries import HEALED, Delivery, deliver, faults, files_in, lost_files, unsettled
+from tests.corrections import export, fill_in, held
+from tests.deliveries import HEALED, Delivery, deliver, faults, files_in, lost_files, put, unsettled
 from tests.ledgers import Books
 from tests.nursery import KILLED, Child, Ended
 from tests.stage import Stage
@@ -33,6 +34,7 @@ pytestmark = pytest.mark.xdist_group("faults")
 
 RUN_SEEDS = range(1 * CAMPAIGN_FACTOR)
 PREFECT_SEEDS = range(1 + CAMPAIGN_FACTOR // 20)
+REPLAY_SEEDS = range(1 * CAMPAIGN_FACTOR)
 SERVER_SEEDS = range(1 * CAMPAIGN_FACTOR)
 PREPARE_SEEDS = range(1 + CAMPAIGN_FACTOR // 4)
 SEEDS_PER_DELIVERY = 15  # the undisturbed run of a delivery is needed once
@@ -157,6 +159,111 @@ def test_runs_under_prefect_killed_at_any_instant_heal_too(empty_stage: Stage, s
         assert ended.code == 0, (toll, ended.said)
     assert_healed(stage, known, toll)
     print(toll)
+
+
+@dataclass
+class Corrected:
+    """What a delivery's corrections leave when nobody kills their replay, and how long that takes."""
+
+    state: State
+    seconds: float
+
+
+_CORRECTED: dict[int, Corrected] = {}
+
+
+def corrected_workbook(stage: Stage, delivery: Delivery, folder: Path) -> Path:
+    """Take a delivery in and return the workbook of what waits, every amount in it corrected."""
+    books = Books(stage.settings)
+    for _, files in delivery.phases:
+        for name, data in files.items():
+            contract = name.replace("-", "_").partition("_20")[0]
+            books.take_in(put(folder, name, data), contract)
+    books.replay()
+    books.classify()
+    rows = held(books)
+    amounts = {row.row_id: f"{1000 + 10 * row.row_number}.50" for row in rows}
+    book = export(rows, folder / "corrections.xlsx")
+    fill_in(book, {row_id: {"amount": amount, "open_amount": amount} for row_id, amount in amounts.items()})
+    return book
+
+
+def undisturbed_replay(stage: Stage, seed: int, folder: Path) -> Corrected:
+    """Replay a seed's corrections without any kill, once; leaves the stage empty."""
+    number = seed // SEEDS_PER_DELIVERY
+    if number not in _CORRECTED:
+        book = corrected_workbook(stage, deliver(number), folder)
+        ended = stage.processes.start_flow("quarantine_replay", workbook=str(book)).wait()
+        assert ended.code == 0, ended.said
+        state = corrected_state(stage)
+        assert len({row["sha256"] for row in state["corrections"]}) > 1
+        assert {row["state"] for row in state["corrections"]} == {"corrected"}
+        _CORRECTED[number] = Corrected(state, ended.seconds)
+        stage.clear()
+    return _CORRECTED[number]
+
+
+def corrected_state(stage: Stage) -> State:
+    """The whole of the database, and who corrected what."""
+    books = Books(stage.settings)
+    return {**books.state(), "corrections": books.read(_CORRECTIONS)}
+
+
+@pytest.mark.parametrize("seed", REPLAY_SEEDS)
+def test_a_replay_of_corrections_killed_at_any_instant_heals(empty_stage: Stage, seed: int, tmp_path: Path) -> None:
+    """quarantine_replay killed until it survives: each file is corrected whole or not at all, and all are in the end.
+
+    What was corrected stands there once, however often the workbook was given back.
+    """
+    stage, toll, chance = empty_stage, Toll(seed), random.Random(f"replay {seed}")
+    known = undisturbed_replay(stage, seed, tmp_path)
+    book = str(corrected_workbook(stage, deliver(seed // SEEDS_PER_DELIVERY), tmp_path))
+    for _ in range(MOST_KILLS):
+        child = stage.processes.start_flow("quarantine_replay", workbook=book)
+        wait_for_corrections(stage, child, chance, known)
+        child.kill()
+        if child.wait().code != KILLED:
+            break
+        toll.killed.append(child.pid)
+        toll.instants.append(f"{len(Books(stage.settings).read(_CORRECTIONS))} corrections kept")
+        assert Books(stage.settings).read(_HALF_CORRECTED) == [], toll
+    ended = stage.processes.start_flow("quarantine_replay", workbook=book).wait()
+    assert ended.code == 0, (toll, ended.said)
+    assert corrected_state(stage) == known.state, toll
+    assert unsettled(stage.settings) == HEALED, toll
+    print(toll)
+
+
+def wait_for_corrections(stage: Stage, child: Child, chance: random.Random, known: Corrected) -> None:
+    """Wait for a random instant: some more files corrected and a moment after, or anywhere before the first."""
+    goal = len({row["sha256"] for row in known.state["corrections"]})
+    before = _files_corrected(stage)
+    files = chance.randint(0, goal - before)
+    delay = chance.uniform(0, FILE_SECONDS if files else 0.8 * known.seconds)
+    while child.is_alive and _files_corrected(stage) < before + files:
+        time.sleep(0.01)
+    time.sleep(delay)
+
+
+def _files_corrected(stage: Stage) -> int:
+    return len({row["sha256"] for row in Books(stage.settings).read(_CORRECTIONS)})
+
+
+_CORRECTIONS = """
+select f.sha256, q.row_number, q.state, c.outcome, c.column_name, c.old_value, c.new_value
+from landing.corrections c join landing.quarantined_rows q using (quarantined_row_id)
+join landing.feed_files f using (feed_file_id) order by 1, 2, 5
+"""
+# Counts that do not add up, or a file of which some rows are corrected and others wait.
+_HALF_CORRECTED = """
+select f.feed_file_id from landing.feed_files f
+where f.state = 'applied' and (
+    f.rows_read <> f.inserted + f.updated + f.unchanged + f.quarantined + f.superseded
+    or f.quarantined <> (select count(*) from landing.quarantined_rows q
+                         where q.feed_file_id = f.feed_file_id and q.state in ('open', 'rejected'))
+    or (select count(distinct q.state) from landing.quarantined_rows q
+        where q.feed_file_id = f.feed_file_id and q.state in ('open', 'corrected')) > 1)
+"""
 
 
 def kill_server(settings: Settings) -> None:
