@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from configs.settings import Settings
+from tasks.catalog.steps import CATALOG_FEEDS
 from tasks.customers.steps import CUSTOMER_FEEDS
 from tasks.errors import FileRefused
 from tasks.feeds.casting import cast_table
@@ -29,11 +30,12 @@ from tests.ledgers import Books, write_csv
 Row = dict[str, Any]
 
 DAY = date(2026, 3, 2)
-FEEDS = {**CUSTOMER_FEEDS, **PAYMENT_FEEDS}
+FEEDS = {**CUSTOMER_FEEDS, **PAYMENT_FEEDS, **CATALOG_FEEDS}
 # What brakes a catalogue is planted in tests/database/test_catalog_brakes.py.
 CATALOG_GUARDS = {"products_vanished", "prices_scaled", "prices_jumped"}
 LIST_GUARDS = [guard for guard in GUARDS if guard not in CATALOG_GUARDS]
-CONTRACTS = {contract.name: contract for contract in list_contracts() if contract.feed in FEEDS}
+# BMEcat's contracts have the rules of the catalogue's and another reader, which has tests of its own.
+CONTRACTS = {contract.name: contract for contract in list_contracts() if contract.dialect.file_format != "bmecat"}
 
 _ITEM: Row = {
     "customer_number": "C-1",
@@ -47,6 +49,29 @@ _ITEM: Row = {
     "open_amount": "100.00",
     "disputed": "no",
     "note": "x",
+}
+_PRODUCT: Row = {
+    "part_number": "P-1",
+    "name": "Marker",
+    "description": "x",
+    "category": "pens",
+    "unit": "pcs",
+    "gtin": "4006381333931",
+    "status": "active",
+    "currency": "EUR",
+    "customer_price": "100.00",
+    "dealer_price": "80.00",
+    "promo_price": "70.00",
+    "promo_from": "2026-03-01",
+    "promo_to": "2026-03-31",
+    "valid_from": "2026-01-01",
+    "valid_to": "2026-12-31",
+    "min_quantity": "1",
+    "warehouse": "W1",
+    "stock": "5",
+    "stock_on": "2026-03-01",
+    "pack_unit": "box",
+    "pack_quantity": "12",
 }
 # A row of each contract to which nobody objects, with a value in every column that can have one of its own.
 GOOD: dict[str, Row] = {
@@ -83,13 +108,34 @@ GOOD: dict[str, Row] = {
         "valid_from": "2026-01-01",
         "valid_to": "2026-12-31",
     },
+    "catalog": _PRODUCT,
+    "catalog_delta": _PRODUCT,
+    "currency_rates": {"base": "EUR", "quote": "SEK", "rated_on": "2026-01-01", "rate": "11.25"},
 }
-KEYED = {"open_items": "invoice_number", "settled_items": "invoice_number"}
+# What tells the rows of a file apart, and a value of it for each number.
+_BY_CUSTOMER, _BY_ITEM, _BY_PART = ("customer_number", "C-{}"), ("invoice_number", "A-{}"), ("part_number", "P-{}")
+KEYED = {
+    "open_items": _BY_ITEM,
+    "settled_items": _BY_ITEM,
+    "payments": _BY_CUSTOMER,
+    "organizations": _BY_CUSTOMER,
+    "contacts": _BY_CUSTOMER,
+    "catalog": _BY_PART,
+    "catalog_delta": _BY_PART,
+    "currency_rates": ("rated_on", "2026-01-{:02}"),
+}
 
 
 # --- columns ----------------------------------------------------------------------------------------------------------
 
-_NONSENSE = {"date": "31.09.2026", "money": "12x", "integer": "many", "boolean": "perhaps"}
+_NONSENSE = {
+    "date": "31.09.2026",
+    "money": "12x",
+    "quantity": "12x",
+    "rate": "12x",
+    "integer": "many",
+    "boolean": "perhaps",
+}
 
 
 def planted_in(column: Column) -> Iterator[tuple[str, str, set[str]]]:
@@ -120,16 +166,18 @@ COLUMN_RULES = [
     pytest.param(contract, column.name, cell, codes, id=f"{contract.name} {column.name} {rule}")
     for contract in CONTRACTS.values()
     for column in contract.columns
+    if column.derived_from is None  # no file has such a column
     for rule, cell, codes in planted_in(column)
 ]
 
 
 def test_rules_are_found() -> None:
     """The contracts are there, each with a good row, and they have rules, checks and guards to plant defects for."""
-    assert set(CONTRACTS) == set(GOOD) == {*FEEDS}
-    assert len(COLUMN_RULES) > 50
+    assert set(CONTRACTS) == set(GOOD) == set(KEYED) == set(OTHER)
+    assert {contract.feed for contract in CONTRACTS.values()} == set(FEEDS)
+    assert len(COLUMN_RULES) > 100
     assert len(GUARDS) >= 12
-    assert sum(len(contract.checks) for contract in CONTRACTS.values()) >= 14
+    assert sum(len(contract.checks) for contract in CONTRACTS.values()) >= 38
 
 
 @pytest.mark.parametrize("name", GOOD)
@@ -183,6 +231,19 @@ BROKEN: dict[str, Row] = {
     "received_by_the_file_date": {"received_date": "2026-03-03"},
     "validity_runs_forward": {"valid_from": "2026-12-31", "valid_to": "2026-01-01"},
     "someone_to_write_to": {"first_name": "", "last_name": "", "email": ""},
+    "price_needs_currency": {"currency": ""},
+    "price_not_negative": {"promo_price": "-1.00"},
+    "price_not_zero": {"promo_price": "0.00"},
+    "price_ladder": {"dealer_price": "150.00"},
+    "promotion_ends_after_it_begins": {"promo_from": "2026-03-10", "promo_to": "2026-03-09"},
+    "validity_ends_after_it_begins": {"valid_from": "2026-03-10", "valid_to": "2026-03-09"},
+    "min_quantity_positive": {"min_quantity": "0"},
+    "pack_is_whole": {"pack_unit": ""},
+    "stock_not_negative": {"stock": "-1"},
+    "stock_counted_by_the_file_date": {"stock_on": "2026-03-20"},
+    "gtin_check_digit": {"gtin": "4006381333932"},
+    "rate_positive": {"rate": "0"},
+    "two_currencies": {"quote": "EUR"},
 }
 # A check that another one implies breaks with it.
 IMPLIED = {"issued_by_the_file_date": {"settled_not_before_issue"}}
@@ -195,10 +256,8 @@ def _with_each_check_broken(contract: FeedContract) -> list[tuple[RowCheck | Non
         row = GOOD[contract.name] | BROKEN[check.name]
         if contract.mode == "ledger" and "open_amount" in BROKEN[check.name]:
             row["settled_date"] = ""  # of a settled item nothing is open, whatever its file says
-        if contract.name in KEYED:
-            row[KEYED[contract.name]] = f"A-{place}"
-        else:
-            row["customer_number"] = f"C-{place}"
+        column, value = KEYED[contract.name]
+        row[column] = value.format(place)
         found.append((check, row))
     return found
 
@@ -224,13 +283,25 @@ def test_a_row_that_breaks_a_check_is_told(kontor_settings: Settings, tmp_path: 
     assert outcome.warned == sum(check is not None and check.severity == "warn" for check, _ in rows)
 
 
+# A column outside the key in which two rows of one key may differ.
+OTHER = {
+    "open_items": "note",
+    "settled_items": "note",
+    "payments": "note",
+    "organizations": "segment",
+    "contacts": "phone",
+    "catalog": "description",
+    "catalog_delta": "description",
+    "currency_rates": "rate",
+}
+
+
 @pytest.mark.parametrize("name", CONTRACTS)
 def test_two_rows_of_one_key_are_told(kontor_settings: Settings, tmp_path: Path, name: str) -> None:
     """Two rows that claim one key and differ wait both: no contract of Kontor's own takes one for right."""
     contract, books = CONTRACTS[name], Books(kontor_settings)
     books.customers(tmp_path, ["C-1"])
-    other = {"organizations": "segment", "contacts": "phone"}.get(name, "note")
-    rows = [GOOD[name], GOOD[name] | {other: "2"}]
+    rows = [GOOD[name], GOOD[name] | {OTHER[name]: "2"}]
     books.take_in(write_csv(tmp_path / f"{name}_{DAY}.csv", rows), name, DAY)
     told = books.read("select reasons -> 0 ->> 'code' as code from landing.quarantined_rows")
     assert contract.duplicate_rows in ("quarantine", "identical")
