@@ -13,6 +13,7 @@ from datetime import date
 from decimal import Decimal
 from typing import Any
 
+import pandas as pd
 from sqlalchemy import Connection, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
@@ -21,9 +22,8 @@ from tasks.feeds.contracts import FeedContract
 from tasks.feeds.file_sums_store import added_up
 from tasks.feeds.guards import Measures, Threshold, Verdict, in_force, judge, refusal
 from tasks.feeds.neighbours_store import (
-    compare,
-    find_known_ledger,
-    find_neighbours,
+    compare_all,
+    find_others,
     measured_neighbour,
     strange_invoices,
     with_reappearing,
@@ -53,17 +53,20 @@ def guard_file(
     staged: StagedFile,
     contract: FeedContract,
     raw: RawTable,
+    frame: pd.DataFrame,
     fingerprint: Fingerprint,
     overruling: Overruling,
     measure_prices: MeasurePrices | None = None,
-) -> list[Verdict]:
-    """Judge the staged file and keep what its guards measured in ``landing.feed_files``; returns the verdicts.
+) -> tuple[list[Verdict], bool]:
+    """Judge the staged file and keep what its guards measured in ``landing.feed_files``.
+
+    Returns the verdicts, and whether ``guard_difference`` holds all that differs from what is held now.
 
     Raises:
         FileRefused: naming every guard that refuses, what was measured, what is allowed, and the command to accept it.
     """
     thresholds = _thresholds(connection, staged)
-    measures = _measure(connection, staged, contract, raw, fingerprint)
+    measures, compared = _measure(connection, staged, contract, raw, frame, fingerprint)
     if measure_prices is not None:
         jump = thresholds["price_jump_size"].threshold if "price_jump_size" in thresholds else _NO_JUMP
         measures = replace(measures, catalog=measure_prices(connection, staged, jump))
@@ -79,7 +82,7 @@ def guard_file(
     if refused is not None:
         raise refused
     _keep(connection, staged, measures, verdicts, overruling)
-    return verdicts
+    return verdicts, compared
 
 
 def _compared_with(measures: Measures) -> list[str]:
@@ -100,38 +103,39 @@ def _thresholds(connection: Connection, staged: StagedFile) -> dict[str, Thresho
 
 
 def _measure(
-    connection: Connection, staged: StagedFile, contract: FeedContract, raw: RawTable, fingerprint: Fingerprint
-) -> Measures:
-    rows = connection.scalar(text(f"select count(*) from {staged.staging}")) or 0
-    measures = Measures(as_of=staged.as_of, rows=int(rows), complete=contract.mode == "snapshot")
+    connection: Connection,
+    staged: StagedFile,
+    contract: FeedContract,
+    raw: RawTable,
+    frame: pd.DataFrame,
+    fingerprint: Fingerprint,
+) -> tuple[Measures, bool]:
+    measures = Measures(as_of=staged.as_of, rows=len(frame), complete=contract.mode == "snapshot")
     if "customer_number" not in metadata.tables[staged.staging].columns:
-        return measures
+        return measures, False
     strange = _strange_customers(connection, staged)
     if staged.staging != _ITEMS:
-        return _with_zeros(measures, strange, raw)
+        return _with_zeros(measures, strange, raw), False
     measures = added_up(connection, measures, contract, raw)
     measures = replace(measures, copy_of=_copy_of(connection, staged, contract, fingerprint))
-    others = (
-        find_neighbours(connection, staged) if measures.complete else find_known_ledger(connection, staged, contract)
-    )
-    for other in others:
-        compare(connection, staged, other, complete=measures.complete)
-    measures = replace(
-        measures, neighbours=tuple(measured_neighbour(connection, other, measures, raw) for other in others)
-    )
+    others = find_others(connection, staged, contract)
+    compare_all(connection, staged, others, complete=measures.complete)
+    neighbours = [measured_neighbour(connection, other, measures, raw) for other in others]
+    measures = replace(measures, neighbours=tuple(neighbours))
     measures = _with_zeros(measures, [*strange, *strange_invoices(connection)], raw)
-    return with_reappearing(connection, staged, measures, others)
+    compared = measures.complete and [other.newest for other in others] == [True]
+    return with_reappearing(connection, staged, measures, others), compared
 
 
 def _strange_customers(connection: Connection, staged: StagedFile) -> list[Any]:
     """Rows whose customer nobody knows, but for zeros in front."""
+    if not connection.scalar(text("select exists (select from unknown_customer)")):
+        return []
     return list(
         connection.execute(
             text(
                 "with strange as ("
-                f"  select distinct s.customer_number as number from {staged.staging} s"
-                "   where ltrim(s.customer_number, '0') <> '' and not exists"
-                "   (select from crm.organizations o where o.customer_number = s.customer_number)"
+                "  select customer_number as number from unknown_customer where ltrim(customer_number, '0') <> ''"
                 "), matched as ("
                 "  select strange.number, min(o.customer_number) as known from strange join crm.organizations o"
                 "  on ltrim(o.customer_number, '0') = ltrim(strange.number, '0') group by strange.number"

@@ -1,7 +1,8 @@
 """A staged file beside the snapshots next to it by date: what appeared, vanished, changed or lost its zeros.
 
 One join per neighbour with that snapshot's items; what differs is kept in the temporary table ``guard_difference``,
-from which everything else is counted.
+from which everything else is counted. Where the neighbour is the newest list, that is also all that applying the file
+has to look at (``StagedFile.compared``).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from tasks.feeds.file_sums_store import stored_sums
 from tasks.feeds.guards import Measures, Neighbour
 from tasks.feeds.outcomes import StagedFile
 from tasks.feeds.raw_table import RawTable
+from tasks.feeds.staging_store import ITEM_CONTENT, STAGED_CONTENT
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,18 @@ class Other:
     side: str
 
 
-def find_neighbours(connection: Connection, staged: StagedFile) -> list[Other]:
+def find_others(connection: Connection, staged: StagedFile, contract: FeedContract) -> list[Other]:
+    """What a file is compared with: the snapshots beside it, or all that this sender's ledgers have said."""
+    if contract.mode == "snapshot":
+        return _neighbours(connection, staged)
+    return _known_ledger(connection, staged) if contract.mode == "ledger" else []
+
+
+def _neighbours(connection: Connection, staged: StagedFile) -> list[Other]:
     """The nearest snapshots of other days on both sides; a corrected revision is not compared with what it corrects."""
     rows = connection.execute(
         text(_NEIGHBOURS), {"feed": staged.feed, "source": staged.source, "as_of": staged.as_of}
     ).all()
-    _create_differences(connection)
     return [
         Other(
             row.feed_file_id,
@@ -67,11 +75,8 @@ union all
 """
 
 
-def find_known_ledger(connection: Connection, staged: StagedFile, contract: FeedContract) -> list[Other]:
-    """What a ledger is compared with: all that this sender's ledgers have said, under the newest one's name."""
-    _create_differences(connection)
-    if contract.mode != "ledger":
-        return []
+def _known_ledger(connection: Connection, staged: StagedFile) -> list[Other]:
+    """All that this sender's ledgers have said, under the newest one's name."""
     row = connection.execute(
         text(
             "select feed_file_id, file_name, as_of, rows_read from landing.feed_files where source = :source"
@@ -82,17 +87,19 @@ def find_known_ledger(connection: Connection, staged: StagedFile, contract: Feed
     return [] if row is None else [Other(row.feed_file_id, row.file_name, row.as_of, 0, {}, True, "before")]
 
 
-def _create_differences(connection: Connection) -> None:
+def compare_all(connection: Connection, staged: StagedFile, others: Sequence[Other], *, complete: bool) -> None:
+    """Make ``guard_difference`` anew: what differs between the file and what was held on each other's day."""
     connection.exec_driver_sql("drop table if exists pg_temp.guard_difference")
     connection.exec_driver_sql(
         "create temporary table guard_difference (side text, row_number integer, known boolean, customer_number text,"
         " invoice_number text, amount numeric, held_amount numeric, open_amount numeric, held_open numeric,"
-        " issued date, held_issued date, due date, held_due date) on commit drop"
+        " issued date, held_issued date, due date, held_due date, invoice_id bigint) on commit drop"
     )
+    for other in others:
+        _compare(connection, staged, other, complete=complete)
 
 
-def compare(connection: Connection, staged: StagedFile, other: Other, *, complete: bool) -> None:
-    """Put what differs between the file and what was held on the other's day into ``guard_difference``."""
+def _compare(connection: Connection, staged: StagedFile, other: Other, *, complete: bool) -> None:
     held = _HELD_IN_LEDGER if not complete else _HELD_NOW if other.newest else _HELD_NOW + _HELD_THEN
     listed = _LISTED_WITH_UNREAD if _has_unread(connection, other) else _LISTED
     # Both sides of the join fit into memory up to about a million items; a spilled join takes three times as long.
@@ -120,25 +127,29 @@ def _has_unread(connection: Connection, other: Other) -> bool:
     )
 
 
-_HELD_NOW = """
-    select i.organization_id, i.invoice_number, i.amount, i.open_amount, i.issued_on, i.due_on
+def _content(alias: str) -> str:
+    return ", ".join(f"{alias}.{column}" for column in ITEM_CONTENT.split(", "))
+
+
+_HELD_NOW = f"""
+    select i.invoice_id, i.organization_id, i.invoice_number, {_content("i")}
     from crm.invoices i
     where i.source = :source and i.listed_from is not null and i.listed_until is null and i.listed_from <= :day
 """
 
-_HELD_THEN = """
+_HELD_THEN = f"""
     union all
-    select i.organization_id, i.invoice_number, i.amount, i.open_amount, i.issued_on, i.due_on
+    select i.invoice_id, i.organization_id, i.invoice_number, {_content("i")}
     from crm.invoices i
     where i.source = :source and i.listed_from <= :day and i.listed_until > :day
     union all
-    select i.organization_id, i.invoice_number, s.amount, s.open_amount, s.issued_on, s.due_on
+    select i.invoice_id, i.organization_id, i.invoice_number, {_content("s")}
     from crm.invoice_states s join crm.invoices i using (invoice_id)
     where i.source = :source and s.listed_from <= :day and s.listed_until > :day
 """
 
-_HELD_IN_LEDGER = """
-    select i.organization_id, i.invoice_number, e.amount, e.open_amount, e.issued_on, e.due_on
+_HELD_IN_LEDGER = f"""
+    select i.invoice_id, i.organization_id, i.invoice_number, {_content("e")}
     from crm.ledger_entries e join crm.invoices i using (invoice_id)
     join landing.feed_files f on f.feed_file_id = e.feed_file_id and f.state = 'applied'
     where i.source = :source
@@ -151,24 +162,25 @@ _LISTED = """
 # Rows of the other file that stand in quarantine were listed by it all the same; only their values are unknown.
 _LISTED_WITH_UNREAD = f"""
     with held as ({_LISTED})
-    select customer_number, invoice_number, amount, open_amount, issued_on, due_on from held
+    select * from held
     union all
-    select q.customer_number, q.item_key, null, null, null, null from landing.quarantined_rows q
+    select q.customer_number, null, null, q.item_key, null, null, null, null, null, null, null, null
+    from landing.quarantined_rows q
     where q.feed_file_id = :other and q.state = 'open' and q.customer_number is not null and q.item_key is not null
       and not exists (select from held h where h.customer_number = q.customer_number and h.invoice_number = q.item_key)
 """
 
-_DIFFERENCES = """
+_DIFFERENCES = f"""
 insert into guard_difference
 select :side, s.row_number, h.customer_number is not null,
        coalesce(s.customer_number, h.customer_number), coalesce(s.invoice_number, h.invoice_number),
-       s.amount, h.amount, s.open_amount, h.open_amount, s.issue_date, h.issued_on, s.due_date, h.due_on
-from (select * from landing.staged_items
+       s.amount, h.amount, s.open_amount, h.open_amount, s.issued_on, h.issued_on, s.due_on, h.due_on,
+       h.invoice_id
+from (select row_number, customer_number, invoice_number, {STAGED_CONTENT} from landing.staged_items
       where customer_number is not null and invoice_number is not null) s
-full join ({listed}) h on h.customer_number = s.customer_number and h.invoice_number = s.invoice_number
+full join ({{listed}}) h on h.customer_number = s.customer_number and h.invoice_number = s.invoice_number
 where (:complete or s.row_number is not null)
-  and (s.row_number is null or h.customer_number is null or s.amount <> h.amount
-       or s.open_amount <> h.open_amount or s.issue_date <> h.issued_on or s.due_date <> h.due_on)
+  and (s.row_number is null or h.customer_number is null or ({_content("s")}) is distinct from ({_content("h")}))
 """
 
 _ZEROS = """

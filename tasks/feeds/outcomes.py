@@ -29,6 +29,8 @@ class StagedFile:
     Rows to leave out stand in the temporary table ``row_fate``. ``columns`` are the ones the file speaks about: what
     it has no column for is left as it is. ``replaces``: an earlier revision of this snapshot was in force until now.
     ``withdrawn``: customer number and item key of rows that no longer stand in quarantine: they are as if never listed.
+    ``compared``: all that differs between the file and what is held now stands in the temporary table
+    ``guard_difference``, so that nothing else of a million rows need be looked at again.
     """
 
     feed_file_id: int
@@ -41,6 +43,7 @@ class StagedFile:
     creates_customers: bool = False
     replaces: bool = False
     withdrawn: tuple[tuple[str, str], ...] = ()
+    compared: bool = False
 
 
 @dataclass(frozen=True)

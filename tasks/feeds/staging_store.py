@@ -21,6 +21,12 @@ _JOINED_BY = (
     "invoice_number",
     "part_key",
 )  # what the planner has to know of staged rows
+# What an item says of itself, as it is held and as it is staged.
+ITEM_CONTENT = "document_type, issued_on, due_on, currency, amount, open_amount, disputed, note"
+STAGED_CONTENT = (
+    "document_type, issue_date as issued_on, due_date as due_on, currency, amount, open_amount,"
+    " coalesce(disputed, false) as disputed, note"
+)
 _WORK_MEMORY = "192MB"  # a million items of a file beside a million that are held
 
 
@@ -55,13 +61,28 @@ def clear_staging(connection: Connection, staging: str) -> None:
 
 
 def stage(connection: Connection, staged: StagedFile, frame: pd.DataFrame) -> None:
-    """Empty the staging table and COPY the typed rows into it, good and bad alike."""
+    """Empty the staging table and COPY the typed rows into it, good and bad alike; make the tables of their fates."""
     columns = [column.name for column in metadata.tables[staged.staging].columns if column.name in frame.columns]
     clear_staging(connection, staged.staging)
     copy_frame(connection, staged.staging, frame[columns])
     joined = ", ".join(name for name in _JOINED_BY if name in columns)
     connection.exec_driver_sql(f"analyze {staged.staging} ({joined})")
     create_fates(connection)
+    _find_unknown_customers(connection, frame)
+
+
+def _find_unknown_customers(connection: Connection, frame: pd.DataFrame) -> None:
+    """Make ``unknown_customer``: the numbers in the file that no customer has, asked per customer, not per row."""
+    connection.exec_driver_sql("drop table if exists pg_temp.unknown_customer")
+    connection.exec_driver_sql("create temporary table unknown_customer (customer_number text) on commit drop")
+    if "customer_number" in frame.columns:
+        connection.execute(
+            text(
+                "insert into unknown_customer select number from unnest(cast(:numbers as text[])) number"
+                " where not exists (select from crm.organizations o where o.customer_number = number)"
+            ),
+            {"numbers": pa.array(frame["customer_number"]).unique().drop_null().to_pylist()},
+        )
 
 
 def create_fates(connection: Connection) -> None:

@@ -85,9 +85,9 @@ def take_in(
     if outdated:
         _retire_quarantine(connection, [feed_file_id])
     measure = apply.measure if isinstance(apply, Braked) else None
-    verdicts = guard_file(connection, staged, contract, raw, fingerprint, overruling, measure)
+    verdicts, compared = guard_file(connection, staged, contract, raw, cast.frame, fingerprint, overruling, measure)
     fates = count_fates(connection)
-    applied = apply(connection, staged)
+    applied = apply(connection, replace(staged, compared=compared))
     outcome = _outcome(fingerprint, contract, as_of, len(cast.frame), fates, applied, warned)
     outcome = replace(outcome, overruled=tuple(v.guard for v in verdicts if v.state == "overruled"))
     _write_counts(connection, feed_file_id, outcome)

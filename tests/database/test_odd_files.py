@@ -169,6 +169,10 @@ def test_the_last_row_stands_where_an_earlier_one_cannot_be_read(kontor_settings
     outcome = books.take_in(write_csv(tmp_path / "open_items_2026-02-08.csv", second), contract)
     assert (outcome.quarantined, outcome.updated, outcome.superseded) == (0, 1, 1)
     assert {row["invoice_number"]: row["open_amount"] for row in books.open_on(date(2026, 2, 8))} == {"A": 7, "Z": 1}
+    third = [item("C-1", "A", 9, due), item("C-1", "A", 7, due), item("C-1", "Z", 1, due)]
+    outcome = books.take_in(write_csv(tmp_path / "open_items_2026-02-15.csv", third), contract)
+    assert (outcome.updated, outcome.unchanged, outcome.superseded, outcome.settled) == (0, 2, 1, 0)
+    assert {row["invoice_number"]: row["open_amount"] for row in books.open_on(date(2026, 2, 15))} == {"A": 7, "Z": 1}
 
 
 def test_a_dry_run_says_what_would_happen_and_keeps_nothing(kontor_settings: Settings, tmp_path: Path) -> None:
