@@ -72,6 +72,8 @@ _PRODUCT: Row = {
     "stock_on": "2026-03-01",
     "pack_unit": "box",
     "pack_quantity": "12",
+    "content_unit": "g",
+    "content_quantity": "20",
 }
 # A row of each contract to which nobody objects, with a value in every column that can have one of its own.
 GOOD: dict[str, Row] = {
@@ -239,6 +241,7 @@ BROKEN: dict[str, Row] = {
     "validity_ends_after_it_begins": {"valid_from": "2026-03-10", "valid_to": "2026-03-09"},
     "min_quantity_positive": {"min_quantity": "0"},
     "pack_is_whole": {"pack_unit": ""},
+    "content_is_whole": {"content_unit": ""},
     "stock_not_negative": {"stock": "-1"},
     "stock_counted_by_the_file_date": {"stock_on": "2026-03-20"},
     "gtin_check_digit": {"gtin": "4006381333932"},
