@@ -16,7 +16,8 @@ from tasks.reports.rows import Report
 BUCKETS = ("not_due", "days_1_30", "days_31_60", "days_61_90", "days_over_90")
 PAYER_ORDER = ("disloyal", "hesitant", "strict", "unrated")
 TREND_WEEKS = 8
-MOST_URGENT = 10
+LISTED = 20_000  # rows of a list; whoever has more to read finds all of them by `kontor report`
+MOST_DEBTORS = 5
 FRESH_DAYS = 8  # accounting's list comes every Monday; a Monday's list is late from the second Tuesday on
 
 
@@ -93,11 +94,25 @@ class Day:
 
 
 @dataclass(frozen=True)
+class Debtor:
+    """What one customer owes overdue in one currency."""
+
+    customer_number: str
+    customer_name: str
+    currency: str
+    overdue_amount: Decimal
+    invoices: int
+    oldest_days: int
+    payer_class: str
+
+
+@dataclass(frozen=True)
 class FinanceReport:
     """Everything the report shows: a day, the day it is compared with, and the rows behind the figures.
 
     ``changes_since`` is the day after which a customer's change of class is told: the last report's, so that no change
-    falls between two of them. ``tables`` holds the rows by the name of their report.
+    falls between two of them. ``tables`` holds the rows by the name of their report; long ones end at :data:`LISTED`
+    rows and say so. ``debtors`` are per currency those of all customers with the most overdue.
     """
 
     now: Day
@@ -106,6 +121,7 @@ class FinanceReport:
     trend: tuple[TrendPoint, ...]
     tables: Mapping[str, Report]
     newest_lists: Mapping[str, date]
+    debtors: Mapping[str, list[Debtor]] = field(default_factory=dict)
 
     @property
     def as_of(self) -> date:
@@ -147,45 +163,6 @@ def overdue_share(totals: Totals) -> Decimal | None:
     """Which part of the claims (what is open without credit notes) is overdue; None where there are none."""
     claims = totals.open_amount - totals.credit_amount
     return totals.overdue_amount / claims if claims > 0 else None
-
-
-@dataclass(frozen=True)
-class Debtor:
-    """What one customer owes overdue in one currency."""
-
-    customer_number: str
-    customer_name: str
-    currency: str
-    overdue_amount: Decimal
-    invoices: int
-    oldest_days: int
-    payer_class: str
-
-
-def debtors(overdue: Report, most: int = MOST_URGENT) -> dict[str, list[Debtor]]:
-    """Per currency the customers with the most overdue, greatest first; rows of the report ``overdue_invoices``."""
-    found: dict[tuple[str, str], list[dict[str, object]]] = {}
-    for row in overdue.records():
-        found.setdefault((str(row["currency"]), str(row["customer_number"])), []).append(row)
-    by_currency: dict[str, list[Debtor]] = {}
-    for (currency, number), rows in found.items():
-        by_currency.setdefault(currency, []).append(_debtor(currency, number, rows))
-    return {
-        currency: sorted(items, key=lambda item: (-item.overdue_amount, item.customer_number))[:most]
-        for currency, items in sorted(by_currency.items())
-    }
-
-
-def _debtor(currency: str, number: str, rows: list[dict[str, object]]) -> Debtor:
-    return Debtor(
-        number,
-        str(rows[0]["customer_name"]),
-        currency,
-        sum((_decimal(row["open_amount"]) for row in rows), Decimal(0)),
-        len(rows),
-        max(int(str(row["days_overdue"])) for row in rows),
-        str(rows[0]["payer_class"]),
-    )
 
 
 @dataclass(frozen=True)

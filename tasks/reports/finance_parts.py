@@ -15,7 +15,6 @@ from tasks.reports.finance import (
     Totals,
     change_of,
     counted,
-    debtors,
     outcomes_of,
     overdue_share,
 )
@@ -149,7 +148,7 @@ def _dso(report: FinanceReport, words: Words) -> Part:
 
 def _debtors(report: FinanceReport, words: Words) -> Part:
     rows: list[tuple[Cell, ...]] = []
-    for code, found in debtors(report.tables["overdue_invoices"], most=5).items():
+    for code, found in report.debtors.items():
         for item in found:
             rows.append(
                 (

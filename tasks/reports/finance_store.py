@@ -10,7 +10,18 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from tasks.reports.finance import TREND_WEEKS, Day, Dso, FinanceReport, Quarantined, Totals, TrendPoint
+from tasks.reports.finance import (
+    LISTED,
+    MOST_DEBTORS,
+    TREND_WEEKS,
+    Day,
+    Debtor,
+    Dso,
+    FinanceReport,
+    Quarantined,
+    Totals,
+    TrendPoint,
+)
 from tasks.reports.prerun import SHEETS as PRERUN_SHEETS
 from tasks.reports.prerun import Prerun
 from tasks.reports.rows import Report
@@ -23,14 +34,17 @@ _TABLES = ("overdue_invoices", "due_soon", "aging", "payer_classes", "reminders_
 _FLOW = "finance_report"
 
 
-def read_finance(connection: Connection, as_of: date, *, compared_with: date | None = None) -> FinanceReport:
-    """The report of a day beside an earlier one, by default a week before.
+def read_finance(
+    connection: Connection, as_of: date, *, compared_with: date | None = None, listed: int = LISTED
+) -> FinanceReport:
+    """The report of a day beside an earlier one, by default a week before; its long lists end after ``listed`` rows.
 
-    Changes of class and reminders are told since the last report that was sent, if that lies further back.
+    Figures are sums over everything, worked out by the database, whatever the lists show. Changes of class and
+    reminders are told since the last report that was sent, if that lies further back.
     """
     before = compared_with or as_of - WEEK
     since = min(before, _last_reported(connection, as_of) or before)
-    tables = {name: read_report(connection, name, as_of=as_of) for name in _TABLES}
+    tables = {name: read_report(connection, name, as_of=as_of, limit=listed) for name in _TABLES}
     for name in ("payer_class_changes", "reminder_outcomes"):
         tables[name] = _since(connection, name, since, as_of)
     tables["quarantine"] = read_report(connection, "quarantine", equal={"state": "open"})
@@ -42,6 +56,7 @@ def read_finance(connection: Connection, as_of: date, *, compared_with: date | N
         trend=_trend(connection, (now, earlier)),
         tables=tables,
         newest_lists=_newest_lists(connection, as_of),
+        debtors=_debtors(connection, as_of),
     )
 
 
@@ -99,6 +114,14 @@ def _trend(connection: Connection, known: tuple[Day, ...]) -> tuple[TrendPoint, 
     return tuple(TrendPoint(day, code, found.get((day, code), Decimal(0))) for day, code in pairs)
 
 
+def _debtors(connection: Connection, as_of: date) -> dict[str, list[Debtor]]:
+    """Per currency the customers with the most overdue, greatest first; sums of different currencies never meet."""
+    found: dict[str, list[Debtor]] = {}
+    for row in connection.execute(text(_DEBTORS), {"day": as_of, "most": MOST_DEBTORS}).mappings():
+        found.setdefault(row["currency"], []).append(Debtor(**row))
+    return found
+
+
 def _newest_lists(connection: Connection, as_of: date) -> dict[str, date]:
     found = connection.execute(text("select source, snapshot_as_of from crm.newest_snapshots_at(:day)"), {"day": as_of})
     return {row.source: row.snapshot_as_of for row in found}
@@ -112,6 +135,15 @@ _SENT = """
 select exists (
     select from ops.run_ledger
     where flow = :flow and as_of = :as_of and not dry_run and state = 'done' and (counts ->> 'mails')::integer > 0)
+"""
+
+_DEBTORS = """
+select currency, customer_number, customer_name, overdue_amount, invoices, oldest_days, payer_class
+from (select i.currency, i.customer_number, min(i.customer_name) as customer_name, sum(i.open_amount) as overdue_amount,
+             count(*)::integer as invoices, max(i.days_overdue) as oldest_days, min(i.payer_class) as payer_class,
+             row_number() over (partition by i.currency order by sum(i.open_amount) desc, i.customer_number) as place
+      from report.overdue_invoices(:day) i group by i.currency, i.customer_number) d
+where place <= :most order by currency, place
 """
 
 _TREND = """

@@ -18,7 +18,6 @@ from tasks.reports.pages import heading
 from tasks.reports.rows import Column, Report
 from tasks.reports.workbook import Formats, new_workbook, widen, write_rows
 
-MOST_ROWS = 1_000_000  # Excel has 1,048,576 lines
 _A4 = 9
 _TWO_LINES = 30  # points
 _HEAD = {"bold": True, "bg_color": "#E8ECF2", "bottom": 1, "valign": "vcenter", "text_wrap": True}
@@ -92,7 +91,6 @@ def finance_workbook(report: FinanceReport, words: Words, *, now: datetime) -> b
 def add_table_sheet(book: Any, formats: Formats, sheet: Sheet, report: Report, words: Words) -> Any:
     """A sheet with the report's rows as a real table: filters, bands, frozen header, colours, ready to print."""
     shown = report.only(sheet.columns) if sheet.columns else report
-    shown = Report(shown.name, shown.as_of, shown.columns, shown.rows[:MOST_ROWS])
     page = book.add_worksheet(sheet_name(words(sheet.title)))
     _print_setup(page, words(sheet.title))
     if not shown.rows:
@@ -108,6 +106,9 @@ def add_table_sheet(book: Any, formats: Formats, sheet: Sheet, report: Report, w
     page.freeze_panes(1, min(2, len(shown.columns)))
     page.repeat_rows(0)
     _colour(page, formats, shown)
+    if report.more:
+        told = words("more_rows", rows=last_line, report=report.name.replace("_", "-"))
+        page.write_string(last_line + 2, 0, told, formats.styled(font_color="#566070"))
     return page
 
 
@@ -227,9 +228,9 @@ class _Summary:
         self.page.write_number(self.line, place, amount, self.formats.money(code))
 
     def _sum(self, place: int, table: str, column: str, code: str, amount: Any) -> None:
-        """A sum over a table's rows of one currency; without the table, which an empty report has not, the number."""
+        """A sum over a table's rows of one currency; the number alone where no table has all of them."""
         sheet = next(item for item in SHEETS if item.table == table)
-        if not self.report.tables[sheet.report].rows:
+        if not self.report.tables[sheet.report].rows or self.report.tables[sheet.report].more:
             self._money(place, amount, code)
             return
         formula = f'=SUMIFS({table}[{column}],{table}[currency],"{code}")'

@@ -258,6 +258,31 @@ def test_reminders_tasks_and_holds_are_told(kontor_settings: Settings, tmp_path:
     assert _report(kontor_settings, day - WEEK).tables["tasks_waiting"].rows == ()
 
 
+def test_debtors_are_summed_by_the_database_whatever_the_lists_show(kontor_settings: Settings, tmp_path: Path) -> None:
+    """Per currency, greatest first, over all invoices; a list that ends early says so and no figure follows it."""
+    books, day = Books(kontor_settings), date(2026, 6, 1)
+    books.customers(tmp_path, ["C-1", "C-2"])
+    rows = [
+        item("C-1", "A", 10, day - timedelta(9)),
+        item("C-1", "B", 20, day - timedelta(40)),
+        item("C-1", "C", 90, day - timedelta(2), currency="SEK"),
+        item("C-2", "D", 25, day - timedelta(1)),
+        item("C-2", "E", 99, day + timedelta(1)),
+    ]
+    books.take_in(write_csv(tmp_path / "items.csv", rows), "open_items", day)
+    with engine_for(kontor_settings).connect() as connection:
+        whole, part = (read_finance(connection, day, listed=most) for most in (100, 1))
+    assert {
+        code: [(one.customer_number, one.overdue_amount, one.invoices, one.oldest_days) for one in found]
+        for code, found in part.debtors.items()
+    } == {"EUR": [("C-1", 30, 2, 40), ("C-2", 25, 1, 1)], "SEK": [("C-1", 90, 1, 2)]}
+    assert (part.debtors, part.now) == (whole.debtors, whole.now)
+    lists = {name: (len(table.rows), table.more) for name, table in part.tables.items()}
+    assert lists["overdue_invoices"] == lists["aging"] == (1, True)
+    assert len(whole.tables["overdue_invoices"].rows) == 4
+    assert not whole.tables["overdue_invoices"].more
+
+
 def test_finance_is_told_what_is_about_to_leave(
     kontor_settings: Settings, tmp_path: Path, held: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

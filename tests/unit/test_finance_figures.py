@@ -20,13 +20,13 @@ from tasks.reports.finance import (
     BUCKETS,
     Change,
     Day,
+    Debtor,
     Dso,
     FinanceReport,
     Quarantined,
     Totals,
     TrendPoint,
     aging_shares,
-    debtors,
     notices,
     outcomes_of,
     overdue_share,
@@ -118,6 +118,10 @@ def _report() -> FinanceReport:
         trend=tuple(TrendPoint(DAY - timedelta(7 * back), "EUR", Decimal(back)) for back in range(3)),
         tables=tables,
         newest_lists={"accounting": DAY},
+        debtors={
+            "EUR": [Debtor("001", FORMULA, "EUR", Decimal("150.5"), 2, 40, "disloyal")],
+            "JPY": [Debtor("002", TAG, "JPY", Decimal("9000"), 1, 1, "strict")],
+        },
     )
 
 
@@ -144,17 +148,6 @@ def test_shares_are_parts_of_one(amounts: list[Decimal]) -> None:
     assert all(0 <= share <= 1 for share in shares)
     whole = Decimal(1) if any(amount > 0 for amount in amounts) else Decimal(0)
     assert abs(sum(shares, Decimal(0)) - whole) < Decimal("1e-20")
-
-
-def test_debtors_are_per_currency_and_greatest_first() -> None:
-    """A customer's invoices are summed per currency, never across; the oldest of them gives the days."""
-    found = debtors(_table("overdue_invoices"))
-    assert {code: [(item.customer_number, item.overdue_amount) for item in items] for code, items in found.items()} == {
-        "EUR": [("003", Decimal(900)), ("001", Decimal("150.5"))],
-        "JPY": [("002", Decimal(9000))],
-    }
-    assert (found["EUR"][1].invoices, found["EUR"][1].oldest_days) == (2, 40)
-    assert [len(items) for items in debtors(_table("overdue_invoices"), most=1).values()] == [1, 1]
 
 
 def test_a_mail_about_two_currencies_is_one_mail() -> None:
@@ -242,6 +235,21 @@ def test_pictures_are_drawn_where_there_is_something_to_draw() -> None:
 
 
 # --- the workbook -----------------------------------------------------------------------------------------------------
+
+
+def test_a_list_that_goes_on_says_so_and_its_sums_are_numbers() -> None:
+    """Where a sheet ends before its list does, the line below it says where all rows are, and nothing sums the part."""
+    made = _report()
+    part = replace(made.tables["overdue_invoices"], more=True)
+    report = replace(made, tables={**made.tables, "overdue_invoices": part})
+    book = openpyxl.load_workbook(io.BytesIO(finance_workbook(report, Words("en"), now=NOW)))
+    sheet = book[sheet_name("Overdue")]
+    assert sheet.cell(len(part.rows) + 3, 1).value == (
+        "The first 4 rows. All of them: kontor report overdue-invoices --format csv"
+    )
+    formulas = [str(cell.value) for row in book["Key figures"].iter_rows() for cell in row]
+    assert [text for text in formulas if text.startswith("=SUMIFS(Overdue")] == []
+    assert [text for text in formulas if text.startswith("=SUMIFS(Aging")]
 
 
 def test_the_workbook_has_real_tables_charts_and_formulas_that_agree() -> None:
