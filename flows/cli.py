@@ -22,7 +22,7 @@ from flows.commands import (
     history,
     metrics,
     outbox,
-    quality,
+    quality_sheet,
     quarantine,
     reading,
     retention,
@@ -61,7 +61,7 @@ app.add_typer(quarantine.quarantine, name="quarantine", rich_help_panel=FILES)
 app.command(rich_help_panel=ANSWERS)(reading.report)
 app.add_typer(reading.payer_class, name="payer-class", rich_help_panel=ANSWERS)
 app.add_typer(history.history, name="history", rich_help_panel=ANSWERS)
-app.add_typer(quality.quality, name="quality", rich_help_panel=ANSWERS)
+app.add_typer(quality_sheet.quality, name="quality", rich_help_panel=ANSWERS)
 app.add_typer(duplicates.duplicates, name="duplicates", rich_help_panel=ANSWERS)
 app.add_typer(retention.retention, name="retention", rich_help_panel=WORK)
 app.add_typer(outbox.reminders, name="reminders", rich_help_panel=REMINDING)

@@ -195,7 +195,7 @@ quality_incident_events = Table(
     Column("actor", Text, nullable=False),
     Column("reason", Text),
     Column("recorded_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
-    CheckConstraint("event in ('opened', 'reopened', 'closed', 'waived', 'waiver_ended')", name="event"),
+    CheckConstraint("event in ('opened', 'reopened', 'corrected', 'closed', 'waived', 'waiver_ended')", name="event"),
     Index(None, "incident_id"),
     Index(None, "run_id"),
     schema="ops",

@@ -13,7 +13,7 @@ import typer
 from flows.commands.egress import note_egress
 from flows.commands.reading import deliver, on_database
 from flows.commands.running import flows_ready, run_flow
-from flows.commands.screen import AsList, Format, ListFormat, out, parse_day, say, settings_in_force, today_in
+from flows.commands.screen import AsList, Format, ListFormat, counted, out, parse_day, say, settings_in_force, today_in
 
 if TYPE_CHECKING:
     from tasks.quality.backtest_store import Backtest
@@ -137,12 +137,19 @@ def backtest(
     ] = None,
     form: AsList = ListFormat.table,
     limit: Annotated[int, typer.Option(min=0, help="At most so many records; 0 for all.")] = 20,
+    files: Annotated[int, typer.Option(min=1, help="A feed's draft: so many of the newest archived files.")] = 12,
 ) -> None:
-    """Ask a draft contract of the live tables and list what would flip, with the money; nothing is kept."""
+    """List what a draft contract would flip, with the money; nothing is kept.
+
+    The draft of a table's rules is asked of the live tables; that of a feed's contract of its archived files.
+    """
     from tasks.quality.backtest_store import backtest as compare
-    from tasks.quality.contracts import load_table_contract
+    from tasks.quality.contracts import is_table_contract, load_table_contract
     from tasks.reports.rows import json_value
 
+    if not is_table_contract(contract):
+        _backtest_files(contract, files, form, limit)
+        return
     draft = load_table_contract(contract)
     day = as_of or today_in(settings_in_force())
     found = on_database(lambda connection: compare(connection, draft, day))
@@ -153,9 +160,43 @@ def backtest(
     _print_backtest(found, limit)
 
 
+def _backtest_files(contract: str, newest: int, form: ListFormat, limit: int) -> None:
+    from tasks.feeds.contracts import load_contract
+    from tasks.feeds.corrections import contracts_named
+    from tasks.quality.archive_store import backtest_archive
+    from tasks.reports.rows import json_value
+
+    settings, draft = settings_in_force(), load_contract(contract)
+    standing = contracts_named([draft.name], home=settings.home)[draft.name]
+    folder = settings.home / "archive" / draft.name
+    found = on_database(lambda connection: backtest_archive(connection, standing, draft, folder, newest))
+    if form is ListFormat.json:
+        plain = [{name: json_value(value) for name, value in row.items()} for row in found.records]
+        out().file.write(json.dumps(plain, ensure_ascii=False, indent=2) + "\n")
+        return
+    out().print(f"{counted(found.files, 'archived file')} with {counted(found.rows, 'row')} read by both contracts.")
+    if not found.records:
+        out().print("Nothing would flip.")
+        return
+    sums = ("becomes", "currency", "rows", "money")
+    _print_rows(found.sums(), sums, [False, False, True, True])
+    out().print()
+    names = ("file_name", "row_number", "becomes", "customer_number", "currency", "before", "after", "reason")
+    _print_rows(found.records[: limit or None], names, [name in ("row_number", "before", "after") for name in names])
+    if limit and len(found.records) > limit:
+        out().print(f"and {len(found.records) - limit} more; --limit 0 shows all")
+
+
+def _print_rows(rows: Sequence[Mapping[str, object]], names: Sequence[str], right: Sequence[bool]) -> None:
+    from tasks.reports.rows import printable
+    from tasks.reports.terminal import print_table
+
+    cells = [[printable("–" if row[name] is None else str(row[name])) for name in names] for row in rows]
+    print_table(out(), [name.replace("_", " ") for name in names], cells, list(right))
+
+
 def _print_backtest(found: Backtest, limit: int) -> None:
     from tasks.artifacts import money
-    from tasks.reports.rows import printable
     from tasks.reports.terminal import print_table
 
     shown = [line for line in found.rules if line.newly_failing or line.no_longer or line.draft_state == "error"]
@@ -173,8 +214,7 @@ def _print_backtest(found: Backtest, limit: int) -> None:
     print_table(out(), headings, rows, [False, False, False, True, True, False])
     records = found.records[: limit or None]
     names = ("rule_id", "becomes", "customer_number", "record_key", "reason")
-    cells = [[printable(str(row[name] if row[name] is not None else "–")) for name in names] for row in records]
     out().print()
-    print_table(out(), [name.replace("_", " ") for name in names], cells, [False] * len(names))
+    _print_rows(records, names, [False] * len(names))
     if len(found.records) > len(records):
         out().print(f"and {len(found.records) - len(records)} more; --limit 0 shows all")

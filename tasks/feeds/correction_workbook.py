@@ -38,10 +38,45 @@ ROW_ID = "Kontor row id"
 DECISION = "Kontor decision"
 DECISION_REASON = "Why it is rejected"
 WHY = "Why not: "
-_LEADING = ("File", "As of", "Row in file", "What is wrong with the row")
 _TITLE_ROW, _HEADER_ROW = 0, 1
 _LONGEST_CELL = 32_767
 _YES_NO = ("yes", "no")
+
+
+@dataclass(frozen=True)
+class Words:
+    """What the sheet says around the cells: its title (``{rows}`` of them), four headings in front, explanations."""
+
+    title: str
+    leading: tuple[str, str, str, str]
+    explanations: tuple[str, ...]
+
+
+OF_FILES = Words(
+    title="{rows} rows to correct: change the yellow cells, or reject a row with a reason; then save.",
+    leading=("File", "As of", "Row in file", "What is wrong with the row"),
+    explanations=(
+        "A yellow cell with a thick frame cannot be used as it is; the column beside it says why.",
+        "A pale yellow cell may be changed too, because the failed rule compares it. Grey cells are locked.",
+        f"To give a row up for good, choose '{REJECT}' as the decision and write the reason beside it.",
+        "Columns may be moved and rows deleted: a row that is not in the workbook stays in quarantine as it is.",
+        "Rows must not be added, and the hidden first column must stay: it says which row a line is.",
+        "Save the workbook and give it back: kontor quarantine replay FILE.",
+        "What still cannot be used comes back in a new workbook with its new reason.",
+    ),
+)
+OF_RECORDS = Words(
+    title="{rows} records to mend: change the yellow cells, or let a record stand with a reason; then save.",
+    leading=("Incident", "Open since", "Record", "What is wrong with the record"),
+    explanations=(
+        "A yellow cell with a thick frame is missing or wrong; the column beside it says what. Grey cells are locked.",
+        f"To let a record stand as it is for now, choose '{REJECT}' as the decision and write the reason beside it.",
+        "Columns may be moved and rows deleted: a record that is not in the workbook stays as it is.",
+        "Rows must not be added, and the hidden first column must stay: it says which record a line is.",
+        "Save the workbook and give it back: kontor quality replay FILE.",
+        "Mend it in the customer list too: the next list that says otherwise brings the old value back.",
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -57,13 +92,13 @@ def heading_of(column: str) -> str:
     return column.replace("_", " ").capitalize()
 
 
-def write_corrections(rows: Sequence[HandedOut], path: Path) -> None:
-    """Write the workbook for these rows; replaces an existing file in one move."""
+def write_corrections(rows: Sequence[HandedOut], path: Path, words: Words = OF_FILES) -> None:
+    """Write the workbook for these rows, with what is said around them; replaces an existing file in one move."""
     partial = path.with_name(f".{path.stem}.part.xlsx")
     with xlsxwriter.Workbook(str(partial), {"strings_to_formulas": False, "strings_to_urls": False}) as workbook:
         workbook.set_properties({"title": "Corrections of quarantined rows"})
-        _Sheet(workbook, rows).write()
-        _explain(workbook)
+        _Sheet(workbook, rows, words).write()
+        _explain(workbook, words)
     partial.chmod(0o600)
     partial.replace(path)
 
@@ -71,14 +106,14 @@ def write_corrections(rows: Sequence[HandedOut], path: Path) -> None:
 class _Sheet:
     """The sheet to fill in: its formats, its columns and where each stands."""
 
-    def __init__(self, workbook: Any, rows: Sequence[HandedOut]) -> None:
-        self.rows = rows
+    def __init__(self, workbook: Any, rows: Sequence[HandedOut], words: Words) -> None:
+        self.rows, self.words = rows, words
         self.sheet = workbook.add_worksheet(SHEET)
         self.lists = _Lists(workbook)
         self.formats = _formats(workbook)
         self.columns = _columns(rows)
         blamed = {name for item in rows for name in reasons_by_column(item.row)}
-        self.headings: list[str] = [ROW_ID, *_LEADING]
+        self.headings: list[str] = [ROW_ID, *words.leading]
         for name in self.columns:
             self.headings += [heading_of(name), WHY + heading_of(name)] if name in blamed else [heading_of(name)]
         self.headings += [DECISION, DECISION_REASON]
@@ -88,7 +123,7 @@ class _Sheet:
         self._text(
             _TITLE_ROW,
             1,
-            f"{len(self.rows)} rows to correct: change the yellow cells, or reject a row with a reason; then save.",
+            self.words.title.format(rows=len(self.rows)),
             "title",
         )
         for at, heading in enumerate(self.headings):
@@ -197,19 +232,10 @@ def _formats(workbook: Any) -> dict[str, Any]:
     }
 
 
-def _explain(workbook: Any) -> None:
+def _explain(workbook: Any, words: Words) -> None:
     sheet = workbook.add_worksheet("Explanations")
     sheet.set_column(0, 0, 110, workbook.add_format({"text_wrap": True, "valign": "top"}))
-    lines = (
-        "A yellow cell with a thick frame cannot be used as it is; the column beside it says why.",
-        "A pale yellow cell may be changed too, because the failed rule compares it. Grey cells are locked.",
-        f"To give a row up for good, choose '{REJECT}' as the decision and write the reason beside it.",
-        "Columns may be moved and rows deleted: a row that is not in the workbook stays in quarantine as it is.",
-        "Rows must not be added, and the hidden first column must stay: it says which row a line is.",
-        "Save the workbook and give it back: kontor quarantine replay FILE.",
-        "What still cannot be used comes back in a new workbook with its new reason.",
-    )
-    for number, line in enumerate(lines):
+    for number, line in enumerate(words.explanations):
         sheet.write_string(number, 0, line)
     sheet.protect()
 
@@ -267,7 +293,7 @@ _OURS = ("row_id", "decision", "decision_reason")
 def _places(raw: RawTable) -> dict[str, str]:
     """The position of each column that is not ours, by the name that its heading means."""
     found: dict[str, str] = {}
-    apart = {fold(heading) for heading in _LEADING}
+    apart = {fold(heading) for words in (OF_FILES, OF_RECORDS) for heading in words.leading}
     for place in raw.other.columns:
         heading = raw.headings[int(place)]
         if not heading or fold(heading) in apart or heading.startswith(WHY.strip()):

@@ -110,6 +110,18 @@ def load_table_contract(name_or_path: str | Path) -> TableContract:
     return _compile(document)
 
 
+def is_table_contract(name_or_path: str | Path) -> bool:
+    """Whether a name or a path means a table contract; the contract of a feed names no key of stored records.
+
+    Raises:
+        BadInput: there is a file at that path and it is no contract at all.
+    """
+    path = Path(name_or_path)
+    if not str(name_or_path).endswith((".yaml", ".yml")) or not path.is_file():
+        return True
+    return "recordKey" in _custom(read_document(path, "contract"))
+
+
 def list_table_contracts(names: Sequence[str] = ()) -> list[TableContract]:
     """Return the contracts of these names, or all that the project ships, by name."""
     chosen = names or sorted(path.stem for path in CONTRACTS_FOLDER.glob("*.yaml"))

@@ -298,7 +298,7 @@ def _create_quality_incident_events() -> None:
         sa.Column("reason", sa.Text(), nullable=True),
         sa.Column("recorded_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.CheckConstraint(
-            "event in ('opened', 'reopened', 'closed', 'waived', 'waiver_ended')",
+            "event in ('opened', 'reopened', 'corrected', 'closed', 'waived', 'waiver_ended')",
             name=op.f("quality_incident_events_event_check"),
         ),
         sa.ForeignKeyConstraint(

@@ -44,6 +44,8 @@ def test_the_listing_holds_the_feeds_without_examples() -> None:
         "catalog",
         "catalog_delta",
         "contacts",
+        "corrected_contacts",
+        "corrected_organizations",
         "currency_rates",
         "open_items",
         "organizations",

@@ -1,0 +1,105 @@
+"""Records with incidents as they are now, and what became of those that a person mended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from tasks.quality.mending import Broken, MendedFile
+
+
+def fetch_broken(
+    connection: Connection, *, owner: str | None = None, incident_ids: Sequence[int] | None = None
+) -> list[Broken]:
+    """The records of customers and contacts with open incidents, or those that these incidents speak of.
+
+    With ``incident_ids`` closed incidents come too, so that a workbook that comes back late is recognised. Customers
+    that only accounting knows, merged ones, and contacts without an address are left out: no list can name them.
+    """
+    found: dict[tuple[str, int], Broken] = {}
+    for table, statement in _RECORDS.items():
+        rows = connection.execute(
+            text(_BROKEN.format(records=statement)),
+            {"table": table, "owner": owner, "ids": None if incident_ids is None else list(incident_ids)},
+        ).mappings()
+        for row in rows:
+            key = (table, int(row["record_id"]))
+            before = found[key].incidents if key in found else ()
+            incident = {name: row[name] for name in ("incident_id", "rule_id", "reason", "first_seen", "state")}
+            found[key] = Broken(table, key[1], row["record_key"], dict(row["record"]), (*before, incident))
+    return list(found.values())
+
+
+_RECORDS: Mapping[str, str] = {
+    "crm.organizations": (
+        "select o.organization_id as id, jsonb_build_object('customer_number', o.customer_number, 'name', o.name,"
+        " 'country', o.country, 'language', o.language, 'vat_number', o.vat_number, 'currency', o.currency,"
+        " 'payment_terms_days', o.payment_terms_days, 'segment', o.segment, 'owner', o.owner) as record"
+        " from crm.organizations o where o.origin = 'customers' and o.merged_into is null"
+    ),
+    "crm.contacts": (
+        "select c.contact_id as id, jsonb_build_object('customer_number', o.customer_number, 'email', c.email,"
+        " 'first_name', c.first_name, 'last_name', c.last_name, 'phone', c.phone, 'language', c.language) as record"
+        " from crm.contacts c join crm.organizations o using (organization_id) where c.email is not null"
+    ),
+}
+
+# Of a workbook's incidents all others of the same records come too: what one line mends may be several.
+_BROKEN = """
+select i.incident_id, i.rule_id, i.reason, i.first_seen, i.state, i.record_key, i.record_id, r.record
+from ops.quality_incidents i
+join ({records}) r on r.id = i.record_id
+where i.table_name = :table
+  and case when cast(:ids as bigint[]) is null
+      then i.state = 'open' and (cast(:owner as text) is null or i.owner = :owner)
+      else i.incident_id = any(:ids) or (i.state = 'open' and i.record_id in (
+          select x.record_id from ops.quality_incidents x where x.table_name = :table and x.incident_id = any(:ids)))
+      end
+order by coalesce(i.incident_id = any(cast(:ids as bigint[])), false) desc, i.incident_id
+"""
+
+
+def note_corrected(connection: Connection, file: MendedFile, sha256: str, *, today: date, actor: str) -> dict[str, int]:
+    """Tell the incidents whose record a file has mended; returns how many records were taken in and how many wait.
+
+    A row that waits in quarantine is no correction yet. Told once, however often this is called for one file.
+    """
+    taken = connection.execute(
+        text(
+            "select feed_file_id, run_id from landing.feed_files where contract = :contract and sha256 = :sha256"
+            " and state = 'applied' order by feed_file_id desc limit 1"
+        ),
+        {"contract": file.contract, "sha256": sha256},
+    ).one_or_none()
+    if taken is None:
+        return {"mended": 0, "waiting": len(file.rows)}
+    # The heading is the first row of a file.
+    waiting = set(
+        connection.scalars(
+            text("select row_number from landing.quarantined_rows where feed_file_id = :id and state = 'open'"),
+            {"id": taken.feed_file_id},
+        )
+    )
+    mended = [ids for number, ids in enumerate(file.incidents, start=2) if number not in waiting]
+    given: dict[str, Any] = {
+        "ids": [number for ids in mended for number in ids],
+        "run_id": taken.run_id,
+        "today": today,
+        "actor": actor,
+        "reason": f"changed: {', '.join(file.headings)}",
+    }
+    connection.execute(text(_TELL), given)
+    return {"mended": len(mended), "waiting": len(file.rows) - len(mended)}
+
+
+_TELL = """
+insert into ops.quality_incident_events (incident_id, run_id, event, happened_on, actor, reason)
+select i.incident_id, :run_id, 'corrected', :today, :actor, :reason
+from ops.quality_incidents i
+where i.incident_id = any(:ids) and not exists (
+    select from ops.quality_incident_events e
+    where e.incident_id = i.incident_id and e.run_id = :run_id and e.event = 'corrected')
+"""
