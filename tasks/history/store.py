@@ -275,6 +275,11 @@ _REASONS = {
     "changed": "was changed after seal {seal} was made",
 }
 
+_CONTRADICTED = {
+    True: "is not sealed yet and does not follow from the entry before it: one of the two was no change of the record",
+    False: "is not sealed yet and is not what the record says now: it was no change of the record, or one is missing",
+}
+
 _MISSING_TRIGGERS = """
 select w.name || ' on ' || w.relation as trigger, t.tgrelid is null as absent
 from (
@@ -284,6 +289,40 @@ from (
     union all select 'history.' || r, 'refuse' from unnest(array['change_log', 'seals']) r
 ) w left join pg_trigger t on t.tgrelid = to_regclass(w.relation) and t.tgname = w.name
 where t.tgenabled is distinct from 'A' order by 1
+"""
+
+# What is not sealed yet is held against the rest: an entry's old value is what the entry before it left, and the newest
+# one's value stands in crm. Of a record that was deleted nothing stands; what was erased is passed over.
+_CONTRADICTIONS = """
+with told as (
+    select e.entry_id, e.table_name, e.record_id, u.name, e.old_values ->> u.name as old_value,
+           e.new_values ->> u.name as new_value, coalesce(e.commitments ? u.name, false) as erased
+    from (select distinct table_name, record_id from history.change_log
+          where entry_id > :through and operation <> 'erase') r
+    join history.change_log e using (table_name, record_id)
+    cross join lateral unnest(e.column_names) as u (name)
+    where e.operation <> 'erase'
+), linked as (
+    select t.*, lag(entry_id) over w as entry_before, lag(new_value) over w as value_before,
+           lag(erased) over w as erased_before, lead(entry_id) over w is null as newest
+    from told t window w as (partition by table_name, record_id, name order by entry_id)
+), present as (
+    select 'organizations' as table_name, organization_id as record_id, to_jsonb(o) as fields
+    from crm.organizations o
+    union all
+    select 'contacts', contact_id, to_jsonb(c) from crm.contacts c
+    union all
+    select 'contact_roles', contact_role_id, to_jsonb(r) from crm.contact_roles r
+), judged as (
+    select l.entry_id,
+           not erased_before and value_before is distinct from old_value as gap,
+           newest and p.fields ->> l.name is distinct from new_value
+           and (p.fields is null or p.fields ? l.name) as untrue -- a column may have been dropped since
+    from linked l left join present p using (table_name, record_id)
+    where not l.erased
+)
+select entry_id, bool_or(gap) as gap, count(*) over () as broken from judged where gap or untrue
+group by entry_id order by 1 limit :shown
 """
 
 _TALLY = """
@@ -308,11 +347,13 @@ def verify_history(connection: Connection, kept: Sequence[Seal] = ()) -> Verific
     erased = connection.execute(text(_ERASED_WITHOUT_RECORD), {"shown": _SHOWN_BREAKS}).all()
     entries = [Break("entry", row.entry_id, _REASONS[row.manner].format(seal=row.seal_number)) for row in broken]
     entries += [Break("entry", row.entry_id, "lost values without an entry that says so") for row in erased]
+    strange = connection.execute(text(_CONTRADICTIONS), {"through": through, "shown": _SHOWN_BREAKS}).all()
+    entries += [Break("entry", row.entry_id, _CONTRADICTED[row.gap]) for row in strange]
     chain = [found for found in (find_broken_seal(seals), find_departure(seals, kept)) if found is not None]
     tally = connection.execute(text(_TALLY), {"through": through}).one()
     return Verification(
         breaks=(*entries, *chain, *_broken_triggers(connection)),
-        broken_entries=(broken[0].broken if broken else 0) + (erased[0].broken if erased else 0),
+        broken_entries=sum(found[0].broken for found in (broken, erased, strange) if found),
         entries=tally.entries,
         erased_entries=tally.erased,
         seals=len(seals),

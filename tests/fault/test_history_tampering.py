@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
 
 from configs.settings import Settings
 from tasks import database
@@ -280,6 +281,54 @@ def test_a_trigger_that_is_off_is_named(past: Past, statement: str) -> None:
         found = verify_history(connection)
         connection.rollback()
     assert [b.what for b in found.breaks] == ["trigger"]
+
+
+# The owner of crm can have a trigger of its own call for an entry: the guard sees a trigger, as it should.
+FORGED = """
+create temporary table forger (entry bigint);
+create function pg_temp.forge() returns trigger language plpgsql as $$ begin
+    insert into history.change_log (changed_at, operation, table_name, record_id, role, actor, column_names, old_values,
+                                    new_values, salt)
+    select now(), 'update', 'contacts', {record}, 'kontor_flows', 'a.clerk', '{{email}}',
+           jsonb_build_object('email', {old}::text), jsonb_build_object('email', {new}::text), gen_random_uuid();
+    return null;
+end $$;
+create trigger forge after insert on forger for each statement execute function pg_temp.forge();
+insert into forger values (1)
+"""
+
+
+@pytest.mark.parametrize(("old", "new", "reason"),
+                         [("email", "'mallory@example.com'", "is not what the record says now"),
+                          ("'mallory@example.com'", "email", "does not follow from the entry before it")])  # fmt: skip
+def test_an_entry_forged_by_the_owner_is_named(past: Past, old: str, new: str, reason: str) -> None:
+    """An unsealed entry that tells of a change nobody made contradicts the record or the entry before it."""
+    with database.engine_for(past.settings, database.OWNER).connect() as connection:
+        add_customer(connection, f"T{uuid4().hex[:10]}")
+        record = connection.execute(text("select * from crm.contacts order by contact_id desc limit 1")).one()
+        before = verify_history(connection)
+        values = {"record": record.contact_id, "old": old, "new": new}
+        forged = FORGED.format(**{k: f"'{record.email}'" if v == "email" else v for k, v in values.items()})
+        connection.exec_driver_sql(forged)
+        newest = connection.scalar(text("select max(entry_id) from history.change_log"))
+        found = verify_history(connection)
+        connection.rollback()
+    assert before.breaks == ()
+    assert [(b.what, b.number) for b in found.breaks] == [("entry", newest)]
+    assert reason in found.breaks[0].reason
+
+
+@pytest.mark.parametrize("role", [database.FLOWS, database.RETENTION, database.OWNER])
+def test_a_recording_trigger_records_no_table_but_crm_s(past: Past, role: str) -> None:
+    """Hung on a table of one's own that is called like one of ours, the recording trigger enters nothing."""
+    with database.engine_for(past.settings, role).connect() as connection:
+        connection.execute(text("create temporary table contacts (contact_id bigint, email text)"))
+        with pytest.raises(DBAPIError, match=r"permission denied for function|is not entered in history"):
+            connection.exec_driver_sql(
+                "create trigger forge after insert on contacts referencing new table as new_rows for each statement"
+                " execute function history.record_changes('contact_id', '', '');"
+                " insert into contacts values (1, 'mallory@example.com')"
+            )
 
 
 def _chain(length: int) -> list[Seal]:

@@ -221,11 +221,17 @@ return case when has_old and has_new then format('coalesce(n.%1$I, o.%1$I)', col
 """
 
 # The shared lock tells a seal that entries are under way whose ids are given but not yet visible. It comes first.
+# Only tables of crm are recorded: hung on a table of somebody's own, the trigger would enter whatever that one says.
 _RECORD = """
 create function history.record_changes() returns trigger language plpgsql security definer
 set search_path = pg_catalog, pg_temp set datestyle = 'ISO, YMD' set timezone = 'UTC' set extra_float_digits = 1
 as $$
 begin
+    if tg_table_schema <> 'crm' then
+        raise exception using errcode = 'insufficient_privilege',
+            message = format('a change of %I.%I is no change of a customer and is not entered in history',
+                             tg_table_schema, tg_table_name);
+    end if;
     perform pg_advisory_xact_lock_shared(hashtextextended('kontor history', 0));
     execute history.capture_statement(tg_relid, tg_op, tg_argv[0], tg_argv[1], tg_argv[2])
     using clock_timestamp(), tg_table_name::text, history.calling_role(),
@@ -335,6 +341,7 @@ _GRANTS = (
     "grant select on history.change_log, history.seals, history.changes to kontor_flows, kontor_retention",
     "grant insert on history.seals to kontor_flows",
     "grant execute on function history.calling_role() to kontor_flows, kontor_retention",
+    "revoke execute on function history.record_changes() from public",
     "revoke execute on function history.erase_values(text, bigint[], text[]) from public, kontor_owner",
     "grant execute on function history.erase_values(text, bigint[], text[]) to kontor_retention",
 )
