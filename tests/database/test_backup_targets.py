@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import asyncssh
@@ -14,8 +16,13 @@ import pytest
 import s3fs
 from moto.server import ThreadedMotoServer
 
+from configs.settings import Settings
+from tasks.backups import keys, wal
+from tasks.backups.checking import check_backup
+from tasks.backups.pruning import delete_backups
 from tasks.backups.targets import Target, target_at
 from tasks.errors import DependencyDown, UsageError
+from tests.backup_site import fill, site_at
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +125,36 @@ def test_a_target_that_is_not_there_is_told_without_its_address(tmp_path: Path) 
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(DependencyDown):
         target_at(str(tmp_path / "file" / "below"))
+
+
+@pytest.mark.parametrize("kind", ["s3", pytest.param("sftp", marks=pytest.mark.campaign)])
+def test_whole_backups_on_another_machine(
+    kind: str, request: pytest.FixtureRequest, kontor_settings: Settings, tmp_path: Path
+) -> None:
+    """Full and incremental go there, the chain comes back and passes every look, WAL follows, and both are deleted."""
+    url, options = request.getfixturevalue(kind)
+    fill(kontor_settings)
+    site = site_at(kontor_settings, url, tmp_path / "keys", options)
+    full = site.take()
+    fill(kontor_settings, 50, first=200)
+    later = site.take("incremental", full)
+    assert site.catalogue.backups == (full, later)
+    verdict = check_backup(site.engine, site.catalogue, later.label, now=site.now, planted="manifest_changed")
+    assert [finding.said for finding in verdict.findings if not finding.passed] == []
+    assert site.catalogue.good() == {later.label}
+
+    received = wal.wal_folder(kontor_settings)
+    received.mkdir(exist_ok=True)
+    name = next(wal.following(wal.segment_of(later.point_lsn, later.timeline)))
+    content = os.urandom(100_000)
+    (received / name).write_bytes(content)
+    assert wal.ship(site.engine, site.now) == 1
+    shutil.rmtree(received)
+    ring = site.engine.ring
+    supply = wal.Supply(site.engine.target, keys.read_signers(ring), keys.read_identities(ring), Path("/nowhere"))
+    assert wal.lay_out_wal(supply, later, tmp_path, None) > later.point_time
+    assert (tmp_path / name).read_bytes() == content
+    assert wal.forget_wal(site.engine.target, "F" * 24) == 1
+
+    delete_backups(site.engine.target, replace(site.catalogue, verdicts={}), [later.label, full.label])
+    assert [label for label in site.engine.target.names() if site.engine.target.names(label)] == []
