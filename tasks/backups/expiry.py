@@ -9,7 +9,7 @@ daily     the newest good one of one of the last ``keep_daily`` days that have o
           (ISO weeks and calendar months, in UTC)
 minimum   it is among the newest ``minimum_good`` good ones
 hold      it is the newest good one that was made before a standing legal hold was placed: it alone shows the data
-          as they stood when somebody asked to keep them
+          as they stood when somebody asked to keep them; where there is none, the oldest good one behind it
 base      an incremental one that stays is built on it
 unproven  it is younger than the newest good one, so its check is still to come; or there is no good one at all
 
@@ -75,7 +75,7 @@ def classify(backups: Sequence[Held], rule: Keep, holds: Sequence[datetime], now
     for held in good[-rule.minimum_good :]:
         keep(held, "minimum")
     for placed in holds:
-        keep(_newest_before(good, placed), "hold")
+        keep(_newest_before(good, placed) or next(iter(good), None), "hold")
     for held in ordered:
         if not good or held.at > good[-1].at:
             keep(held, "unproven")

@@ -96,6 +96,32 @@ def test_the_watch_is_silent_about_nothing_and_red_after_the_rules_hours(kontor_
     assert alarm.cause == "No backup was proven to restore ever; the rule allows 36 hours."
 
 
+def test_the_watch_tells_the_trend_of_a_restore_and_what_would_be_lost(kontor_settings: Settings) -> None:
+    """Three proven backups, a day apart, each restored in two seconds more; one that failed counts for nothing."""
+    with engine_for(kontor_settings, OWNER).begin() as connection:
+        connection.execute(
+            text(
+                "insert into ops.backups (label, kind, engine, state, started_at, ended_at, point_at, stored_bytes)"
+                " select 'b' || n, 'full', 'core', 'done', at, at, at, 1000 + n * 10"
+                " from generate_series(1, 4) n, lateral (select now() - make_interval(days => 5 - n) as at) t"
+            )
+        )
+        connection.execute(
+            text(
+                "insert into ops.restore_checks (backup_id, state, checked_at, restore_seconds)"
+                " select backup_id, case label when 'b4' then 'failed' else 'passed' end, started_at,"
+                " 8 + 2 * substr(label, 2)::integer from ops.backups"
+            )
+        )
+        watch = connection.execute(text("select * from report.backup_watch")).mappings().one()
+        grown = connection.scalars(text("select grown_bytes from report.backups order by label")).all()
+    assert (watch["rto_seconds"], watch["rto_seconds_per_day"]) == (14, 2)
+    assert (watch["good_backups"], watch["days_since_verified"]) == (3, 2)
+    assert watch["rpo_seconds"] == 2 * 86_400
+    assert watch["window_to"] - watch["window_from"] == timedelta(days=2)
+    assert grown == [None, 10, 10, 10]
+
+
 def test_what_the_target_holds_is_mirrored_and_what_is_gone_is_told(site: Site) -> None:
     """A killed run's backup becomes abandoned, a good one is shown as good, and one that vanished as missing."""
     manifest = site.take()

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from configs.settings import Settings
 from tasks.backups import faults, keys, runs, wal
@@ -25,8 +26,9 @@ from tasks.backups.manifest import Artefact, Finding, Manifest, Verdict, label_f
 from tasks.backups.programs import ask, connect, files
 from tasks.backups.pruning import clear_leftovers, delete_backups
 from tasks.backups.restoring import restore, start_recovered
+from tasks.backups.store import read_policy
 from tasks.backups.targets import CHECK, MANIFEST
-from tasks.database import engine_for
+from tasks.database import OWNER, engine_for
 from tasks.errors import BadInput, DependencyDown, Locked, Refused
 from tasks.local_stack import find_postgres, make_restore_folder, programs_folder
 from tests.backup_site import Site, count_customers, fill, site_at
@@ -288,6 +290,32 @@ def test_a_killed_restore_leaves_the_former_database_or_is_finished(site: Site, 
         assert count_customers(server) in (200, 207)
     restored = restore(site.engine, wanted, scratch_home, sealed=False)
     assert count_customers(restored.server) == 200
+
+
+def test_what_shows_data_under_legal_hold_goes_when_the_hold_is_released(site: Site) -> None:
+    """Too old for every other rule, it stays while the hold stands; the next prune after its release deletes it."""
+    database, old, placed = engine_for(site.settings, OWNER), site.now, site.now
+    made = [_small_backup(site, old - timedelta(days=days)) for days in (800, 799, 30, 1)]
+    for manifest in made:
+        _sign_verdict(site, manifest)
+    with database.begin() as connection:
+        rule = read_policy(connection, placed.date())
+        policy = replace(rule, keep_daily=1, keep_weekly=0, keep_monthly=0, minimum_good=1)
+        connection.execute(
+            text(
+                "insert into ops.legal_holds (case_number, entity, subject, reason, author, placed_at, review_on)"
+                " values ('case', 'crm.organizations', gen_random_uuid(), 'asked', 'test', :placed, '2027-01-01')"
+            ),
+            {"placed": old - timedelta(days=799)},
+        )
+    assert runs.prune(database, site.engine, policy, placed, live=True) == [made[0].label]
+    assert runs.prune_plan(database, site.engine, policy, placed).stays[made[1].label] == ("hold",)
+    with database.begin() as connection:
+        connection.execute(
+            text("update ops.legal_holds set released_at = now(), released_by = 'test', release_reason = 'over'")
+        )
+    assert runs.prune(database, site.engine, policy, placed, live=True) == [made[1].label]
+    assert [manifest.label for manifest in site.catalogue.backups] == [made[2].label, made[3].label]
 
 
 # --- no room, no peace ------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
@@ -51,21 +52,70 @@ def site(home: Path) -> Site:
     return site_at(settings, home / "backups", home / "keys" / "backup")
 
 
-@pytest.fixture
-def receiver(site: Site) -> Iterator[subprocess.Popen[bytes]]:
-    """The process that `kontor up` keeps standing."""
+def _begin_receiving(site: Site) -> subprocess.Popen[bytes]:
+    """The process that `kontor up` keeps standing, once it receives."""
     process = subprocess.Popen(
         [sys.executable, "-m", "flows.commands.receiving"],
         cwd=PROJECT_ROOT,
         env={**os.environ, "KONTOR_HOME": str(site.settings.home)},
     )
     deadline = time.monotonic() + 60
+    with connect(site.server, "postgres") as connection:
+        while not scalar(connection, "select bool_or(active) from pg_replication_slots where slot_name = %s", wal.SLOT):
+            assert time.monotonic() < deadline, "no WAL is received"
+            time.sleep(0.05)
     while not list(wal.wal_folder(site.settings).glob("*.partial")):
         assert time.monotonic() < deadline, "no WAL is received"
         time.sleep(0.05)
+    return process
+
+
+@pytest.fixture
+def receiver(site: Site) -> Iterator[subprocess.Popen[bytes]]:
+    """The process that `kontor up` keeps standing; ended with its children."""
+    process = _begin_receiving(site)
     yield process
     process.terminate()
     process.wait(20)
+
+
+def test_a_receiver_that_was_stopped_goes_on_and_one_away_too_long_begins_anew(site: Site) -> None:
+    """Killed with its program while commits go on: the slot keeps them. Past the limit it is lost, and says so."""
+    server, folder = site.server, wal.wal_folder(site.settings)
+    for _ in range(2):
+        process = _begin_receiving(site)
+        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        with connect(server) as connection:
+            _write(connection, 5)
+            for one in family:
+                one.send_signal(signal.SIGKILL)
+            psutil.wait_procs(family, timeout=20)
+            _write(connection, 5)
+        wal.finish_segment(server)
+        process.wait(20)
+    process = _begin_receiving(site)
+    with connect(server, "postgres") as connection:
+        through = scalar(connection, "select pg_switch_wal()")
+        reached = "select restart_lsn >= cast(%s as pg_lsn) from pg_replication_slots where slot_name = %s"
+        deadline = time.monotonic() + 60
+        while not scalar(connection, reached, through, wal.SLOT):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    process.terminate()
+    process.wait(20)
+    shipped = {name.split(".")[0] for name in site.engine.target.names(WAL)}
+    received = sorted(shipped | {path.name for path in folder.glob("*") if len(path.name) == 24})
+    assert len(received) >= 2
+    assert received[1:] == list(islice(wal.following(received[0]), len(received) - 1)), "no segment is missing"
+
+    assert wal.prepare_slot(server, 1) is False
+    with connect(server) as connection:
+        for _ in range(4):
+            _write(connection, 1)
+            wal.finish_segment(server)
+        ask(connection, "checkpoint")
+    assert wal.prepare_slot(server, 64) is True
+    assert wal.prepare_slot(server, 64) is False
 
 
 def _write(connection: Session, count: int) -> list[tuple[int, datetime]]:

@@ -53,6 +53,14 @@ def test_a_hold_keeps_the_newest_good_one_from_before_it() -> None:
     assert plan.goes == ("2026030100",)
 
 
+def test_a_hold_older_than_every_good_backup_keeps_the_oldest_of_them() -> None:
+    """What is nearest to the data as they stood then; one that did not pass is not counted on."""
+    placed = datetime(2026, 2, 1, tzinfo=UTC)
+    plan = classify([_held(1, 2, good=False), _held(10, 3), _held(20, 3), _held(29)], RULE, [placed], NOW)
+    assert plan.stays["2026031000"] == ("hold",)
+    assert "2026020100" in plan.goes
+
+
 def test_what_did_not_pass_counts_for_nothing_and_the_last_good_one_never_goes() -> None:
     """A year-old good backup outlives newer ones that do not restore; those younger than it wait for their check."""
     old, newer = _held(1, 1), [_held(day, good=False) for day in (1, 2)]
