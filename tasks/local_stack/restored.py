@@ -38,9 +38,9 @@ def adopt_restored(
 ) -> Path | None:
     """Make ``fresh`` the database of ``home`` and return where the former one is kept, None if there was none.
 
-    The former server is stopped, its folder renamed to ``data.before-<keep_as>`` beside it. Killed between the two
-    renames, the next start finishes the second; the seal, set first, holds in every case. Only a scratch copy that
-    nobody else can find is not ``sealed``.
+    The former server is stopped, its folder renamed to ``data.before-<keep_as>`` beside it, numbered from the second
+    on. Killed between the two renames, the next start finishes the second; the seal, set first, holds in every case.
+    Only a scratch copy that nobody else can find is not ``sealed``.
 
     Raises what :func:`stop_postgres` raises.
     """
@@ -55,11 +55,20 @@ def adopt_restored(
             (site.folder / "sealed").touch(mode=0o600)
         (site.folder / "restoring").write_text(fresh.name, encoding="ascii")
         sync_folder(site.folder)
-        former = site.data.with_name(f"data.before-{keep_as}") if site.data.exists() else None
+        former = _unused(site.data.with_name(f"data.before-{keep_as}")) if site.data.exists() else None
         if former is not None:
             site.data.rename(former)
         finish_restore(site)
         return former
+
+
+def _unused(path: Path) -> Path:
+    """The path, with a number behind it where the same backup was restored before and its former one is still kept."""
+    number, free = 1, path
+    while free.exists():
+        number += 1
+        free = path.with_name(f"{path.name}.{number}")
+    return free
 
 
 def _give(fresh: Path, account: Account) -> None:

@@ -126,9 +126,15 @@ def test_a_restore_over_the_present_database_keeps_the_former_one(site: Site, ne
     prospect = foresee(settings, site.catalogue, manifest.label, None, None)
     assert (prospect.replaces, prospect.good, prospect.to) == (True, False, manifest.point_time)
     assert prospect.lost["files"] == 1
+    server = find_postgres(new_home)
+    assert server is not None
+    earlier = server.data_dir.with_name(f"data.before-{manifest.label}")  # an earlier restore of the same backup
+    earlier.mkdir()
+    (earlier / "kept").touch()
     restored, _ = carry_out(settings, engine, site.catalogue, prospect, lambda _: None)
     assert restored.former is not None
     assert (restored.former / "PG_VERSION").is_file()
+    assert [path.name for path in earlier.iterdir()] == ["kept"]
     server = find_postgres(new_home)
     assert server is not None
     assert count_customers(server) == 20
