@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flows.commands.egress import note_egress
 from flows.commands.quality import Verbose, quality
 from flows.commands.reading import on_database
 from flows.commands.running import flows_ready, given_instruction, run_flow
@@ -52,6 +53,7 @@ def export(
         write_corrections(rows, to, OF_RECORDS)
     except OSError as error:
         raise UsageError(f"{to.name} cannot be written: {error.strerror}.", hint="Choose another place.") from None
+    note_egress("quality export", "xlsx", len(rows), ("cells",), always=True)
     out().print(f"{counted(len(rows), 'record')} written to {to}.")
     out().print(f"When it comes back: kontor quality replay {to}")
 

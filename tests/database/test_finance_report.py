@@ -275,7 +275,7 @@ def test_debtors_are_summed_by_the_database_whatever_the_lists_show(kontor_setti
     assert {
         code: [(one.customer_number, one.overdue_amount, one.invoices, one.oldest_days) for one in found]
         for code, found in part.debtors.items()
-    } == {"EUR": [("C-1", 30, 2, 40), ("C-2", 25, 1, 1)], "SEK": [("C-1", 90, 1, 2)]}
+    } == {"EUR": [("C-1", Decimal(30), 2, 40), ("C-2", Decimal(25), 1, 1)], "SEK": [("C-1", Decimal(90), 1, 2)]}
     assert (part.debtors, part.now) == (whole.debtors, whole.now)
     lists = {name: (len(table.rows), table.more) for name, table in part.tables.items()}
     assert lists["overdue_invoices"] == lists["aging"] == (1, True)

@@ -12,7 +12,8 @@ WRITERS = ("out().file.write(", "write_out(", "write_corrections(")
 # These write no personal data: rules, runs, counts, contracts, ids, what would be refused, and the words that say so.
 NAMES_NOBODY = {
     "backfill._print_json", "backup.list_backups", "deploying.deploy", "feeds.check", "feeds._print_records",
-    "history.verify", "metrics.metrics", "quality._tell", "quality.backtest", "quarantine._tell", "quarantine.totals",
+    "history.verify", "metrics.metrics", "quality._backtest_files", "quality._tell", "quality.backtest",
+    "quarantine._tell", "quarantine.totals",
     "reading.write_out", "reading.list_classes", "retention.print_rows", "rules.export", "rules._show", "status.status",
     "taking_in.conclude",
 }  # fmt: skip
