@@ -47,7 +47,9 @@ def reject(books: Books, row: HeldRow, reason: str = "a test row of accounting")
     return settle(books, [row], [CorrectedRow(row.row_id, 0, {}, reason)])
 
 
-def settle(books: Books, rows: Sequence[HeldRow], wanted: Sequence[CorrectedRow]) -> FileCorrected:
+def settle(
+    books: Books, rows: Sequence[HeldRow], wanted: Sequence[CorrectedRow], contract: FeedContract | None = None
+) -> FileCorrected:
     """Do what is wanted of rows of one file, in one transaction of a run."""
     with (
         ledger.open_run(books.engine, "test", as_of=TODAY, dry_run=False, prefect_run_id=None, actor="test") as run,
@@ -58,7 +60,7 @@ def settle(books: Books, rows: Sequence[HeldRow], wanted: Sequence[CorrectedRow]
             rows[0].feed_file_id,
             {row.row_id: row.token for row in rows},
             wanted,
-            contract=contract_of(rows[0]),
+            contract=contract or contract_of(rows[0]),
             run_id=run.run_id,
             actor="a.clerk",
             apply=APPLIES[rows[0].feed],

@@ -22,7 +22,8 @@ Row = Mapping[str, Any]
 class FileDifference:
     """What one file would change. Every list is ordered by part number or row; ``totals`` counts all of each.
 
-    ``added``: part_number, name and the row's prices. ``changed``: part_number, field, old, new, from_day.
+    ``added``: part_number, name and the row's prices. ``changed``: part_number, name, field, old, new, from_day and, of
+    prices, percent.
     ``discontinued``: part_number, name. ``quarantined``: row_number, cell, column_name, raw_value, reason.
     """
 
@@ -57,11 +58,22 @@ def as_workbook(difference: FileDifference, *, now: datetime) -> bytes:
     options = {"in_memory": True, "strings_to_formulas": False, "strings_to_urls": False, "strings_to_numbers": False}
     book = xlsxwriter.Workbook(out, options)
     book.set_properties({"title": "What the file would change", "created": now.replace(tzinfo=None)})
-    _write_sheet(book, "Totals", [{"what": name, "count": count} for name, count in difference.totals.items()])
+    told: list[Row] = [{"what": _TOLD[name], "count": count} for name, count in difference.totals.items()]
+    shown: list[Row] = [{"what": f"of these, shown on their sheet: {MOST_ROWS:,} at most", "count": None}]
+    _write_sheet(book, "Totals", told + (shown if max(difference.totals.values(), default=0) > MOST_ROWS else []))
     for name, rows in difference.sheets().items():
         _write_sheet(book, name, rows[:MOST_ROWS])
     book.close()
     return out.getvalue()
+
+
+_TOLD = {
+    "added": "products that are new",
+    "changed": "fields, prices, stocks and packages that change",
+    "discontinued": "products that are no longer listed, to be discontinued",
+    "quarantined": "reasons for which rows cannot be used",
+}
+_WIDE = {"name": 40, "reason": 60, "what": 60, "field": 28}
 
 
 def _write_sheet(book: Any, name: str, rows: Sequence[Row]) -> None:
@@ -71,13 +83,20 @@ def _write_sheet(book: Any, name: str, rows: Sequence[Row]) -> None:
     names = list(rows[0]) if rows else []
     for place, heading in enumerate(names):
         sheet.write_string(0, place, heading.replace("_", " "), bold)
-        sheet.set_column(place, place, 40 if heading in ("name", "reason") else 18)
+        sheet.set_column(place, place, _WIDE.get(heading, 18))
     for line, row in enumerate(rows, start=1):
         for place, heading in enumerate(names):
-            _write_cell(sheet, line, place, row[heading], day)
+            _write_cell(sheet, line, place, _number_or_text(row, heading), day)
     sheet.freeze_panes(1, 0)
     if names:
         sheet.autofilter(0, 0, len(rows), len(names) - 1)
+
+
+def _number_or_text(row: Row, heading: str) -> object:
+    """The cell's value; amounts among the old and new values as numbers, so that they can be sorted and added up."""
+    value, field_name = row[heading], str(row.get("field", ""))
+    is_amount = heading in ("old", "new") and (" price " in field_name or field_name.startswith(("stock", "one ")))
+    return Decimal(value) if is_amount and value is not None else value
 
 
 def _write_cell(sheet: Any, line: int, place: int, value: object, day: Any) -> None:

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, text
 
 from tasks.catalog.difference import MOST_ROWS, FileDifference
 from tasks.catalog.layers import FIELDS, PRICES, Layer
+from tasks.catalog.listing_store import PACKAGES_IN_FILE
 
 
 def read_changes(connection: Connection, layer: Layer) -> FileDifference:
@@ -39,28 +40,40 @@ _NEW = "from in_file i join landing.staged_products s using (row_number) where i
 
 
 def _changes(layer: Layer) -> str:
-    """Field by field; a price by kind, currency, unit and quantity, with the day from which it differs."""
+    """Field by field; a price by kind, currency, unit and quantity, with its day and by how much it differs."""
     fields = " union all ".join(
-        f"select p.part_number, p.part_key, '{name}' as field, p.{name} as old, s.{name} as new,"
-        " null::date as from_day from in_file i join landing.staged_products s using (row_number)"
+        f"select p.part_number, p.part_key, p.name, '{name}' as field, p.{name} as old, s.{name} as new,"
+        " null::date as from_day, null::numeric as percent"
+        " from in_file i join landing.staged_products s using (row_number)"
         f" join crm.products p on p.product_id = i.product_id where i.differs and p.{name} is distinct from s.{name}"
         for name in FIELDS
         if name in layer.columns
     )
     return f"""
-select part_number, field, old, new, from_day from (
+select part_number, name, field, old, new, from_day, percent from (
     {fields}
     union all
-    select p.part_number, p.part_key,
+    select p.part_number, p.part_key, p.name,
            concat_ws(' ', d.kind, 'price', d.currency, nullif(d.unit, ''), nullif(trim_scale(d.min_quantity), 1)),
-           trim_scale(d.old_amount)::text, trim_scale(d.new_amount)::text, d.valid_from
+           trim_scale(d.old_amount)::text, trim_scale(d.new_amount)::text, d.valid_from,
+           round(100 * (d.new_amount - d.old_amount) / nullif(d.old_amount, 0), 1)
     from price_difference d join crm.products p on p.product_id = d.product_id
     union all
-    select p.part_number, p.part_key, concat_ws(' ', 'stock', nullif(i.warehouse, '')),
-           trim_scale(t.quantity)::text, trim_scale(i.stock)::text, null
+    select p.part_number, p.part_key, p.name, concat_ws(' ', 'stock', nullif(i.warehouse, '')),
+           trim_scale(t.quantity)::text, trim_scale(i.stock)::text, null, null
     from in_file i join crm.products p on p.product_id = i.product_id
     left join crm.product_stock t on t.product_id = i.product_id and t.warehouse = i.warehouse
     where i.stock is not null and t.quantity is distinct from i.stock and not i.is_new
+    union all
+    select p.part_number, p.part_key, p.name, 'one ' || k.unit || ' holds',
+           trim_scale(round(t.holds / t.parts, 4))::text, trim_scale(round(k.holds / k.parts, 4))::text, null, null
+    from ({PACKAGES_IN_FILE}) k join crm.products p on p.product_id = k.product_id
+    left join crm.product_units t on t.product_id = k.product_id and t.unit = k.unit
+    where (t.parts, t.holds) is distinct from (k.parts, k.holds)
+    union all
+    select distinct p.part_number, p.part_key, p.name, 'discontinued', p.discontinued_on::text, null, null::date,
+           null::numeric
+    from in_file i join crm.products p on p.product_id = i.product_id where p.discontinued_on is not null
 ) changes order by part_key, field, from_day
 """
 

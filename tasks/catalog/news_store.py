@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import date
 
 from sqlalchemy import Connection, text
 
-from tasks.catalog.owner_mail import CatalogNews, FileNews
+from tasks.catalog.owner_mail import CatalogNews, FileNews, Finding
 
 _COUNTS = ("rows_read", "inserted", "updated", "unchanged", "quarantined", "superseded", "settled", "warned")
+_MOST_LINES = 10
 
 
 def read_news(connection: Connection, run_id: int, as_of: date) -> CatalogNews:
-    """Return the files that the run took in or refused, with what of them waits in quarantine."""
+    """Return the files that the run took in or refused, with what of them needs a look."""
     files = [
         FileNews(
             row.file_name,
@@ -26,13 +28,84 @@ def read_news(connection: Connection, run_id: int, as_of: date) -> CatalogNews:
             text("select * from landing.feed_files where run_id = :run_id order by feed_file_id"), {"run_id": run_id}
         )
     ]
-    waiting = connection.scalars(
-        text(
-            "select q.file_name || ' ' || coalesce(q.cell, '') || ': ' || q.reason from report.quarantine q"
+    return CatalogNews(as_of, run_id, files, tuple(_findings(connection, run_id)))
+
+
+def _findings(connection: Connection, run_id: int) -> Iterator[Finding]:
+    for title, see, statement in _LOOKS:
+        numbered = f"select told, count(*) over () as found from ({statement}) looked limit {_MOST_LINES}"
+        rows = connection.execute(text(numbered), {"run_id": run_id}).all()
+        if rows:
+            yield Finding(title, [row.told for row in rows], int(rows[0].found), see)
+
+
+_PRODUCT = "p.part_number || coalesce(' ' || p.name, '')"
+
+# What waits, what is gone, the greatest changes of prices, and what does not fit together; the worst first.
+_LOOKS = (
+    (
+        "Rows that could not be used",
+        "kontor quarantine list",
+        (
+            "select q.file_name || ' ' || coalesce(q.cell, '') || ': ' || q.reason as told from report.quarantine q"
             " join landing.quarantined_rows r using (quarantined_row_id) join landing.feed_files f using (feed_file_id)"
-            " where f.run_id = :run_id and q.state = 'open' order by q.file_name, q.row_number limit 20"
+            " where f.run_id = :run_id and q.state = 'open' order by q.file_name, q.row_number"
         ),
-        {"run_id": run_id},
-    ).all()
-    ladder = connection.scalar(text("select count(*) from report.price_ladder")) or 0
-    return CatalogNews(as_of, run_id, files, list(waiting), int(ladder))
+    ),
+    (
+        "Products discontinued",
+        "kontor report catalog",
+        (
+            f"select {_PRODUCT} || ', since ' || p.discontinued_on as told from crm.products p"
+            " join landing.feed_files f on f.source = p.source and f.as_of = p.discontinued_on"
+            " where f.run_id = :run_id and f.feed = 'catalog' and f.mode = 'snapshot' and f.state = 'applied'"
+            " and f.settled > 0 order by p.part_key"
+        ),
+    ),
+    (
+        "Greatest changes of prices",
+        "kontor report price-changes",
+        (
+            f"select {_PRODUCT} || ', ' || c.kind || ' price ' || c.currency || ': ' || trim_scale(b.amount) || ' -> '"
+            " || trim_scale(c.amount) || to_char(100 * (c.amount - b.amount) / b.amount, ' (FMSG999999990 %)') as told"
+            " from landing.feed_files f"
+            " join crm.product_prices c on c.feed_file_id = f.feed_file_id"
+            " join crm.product_prices b on b.product_id = c.product_id and b.kind = c.kind and b.currency = c.currency"
+            " and b.unit = c.unit and b.min_quantity = c.min_quantity and b.valid_until = c.valid_from and b.amount > 0"
+            " join crm.products p on p.product_id = c.product_id"
+            # A first list of a million products has no earlier prices to look for.
+            " where f.run_id = :run_id and f.feed = 'catalog' and f.updated > 0"
+            " order by abs(ln(nullif(c.amount, 0) / b.amount)) desc nulls first, p.part_key"
+        ),
+    ),
+    (
+        "Prices not in the order promotional, dealer, customer",
+        "kontor report price-ladder",
+        (
+            "select l.part_number || coalesce(' ' || l.name, '') || ', ' || l.currency || ': '"
+            " || concat_ws(', ', 'promotional ' || trim_scale(l.promo_price), 'dealer ' || trim_scale(l.dealer_price),"
+            "              'customer ' || trim_scale(l.customer_price)) as told"
+            " from report.price_ladder l"
+            " where l.source in (select source from landing.feed_files where run_id = :run_id) order by l.part_number"
+        ),
+    ),
+    (
+        "Stock below zero",
+        "kontor report stock",
+        (
+            f"select {_PRODUCT} || coalesce(' in ' || nullif(s.warehouse, ''), '') || ': ' || trim_scale(s.quantity)"
+            " as told from crm.product_stock s join crm.products p using (product_id)"
+            " join landing.feed_files f on f.feed_file_id = s.feed_file_id"
+            " where f.run_id = :run_id and s.quantity < 0 order by s.quantity, p.part_key"
+        ),
+    ),
+    (
+        "GTIN with a wrong check digit",
+        "kontor report catalog",
+        (
+            f"select {_PRODUCT} || ': ' || p.gtin as told from crm.products p"
+            " join landing.feed_files f on f.feed_file_id = p.feed_file_id"
+            " where f.run_id = :run_id and not crm.gtin_is_right(p.gtin) order by p.part_key"
+        ),
+    ),
+)

@@ -10,7 +10,16 @@ from datetime import date, datetime
 from tasks.letters import Letter, Mailbox, message_id
 
 _NOBODY = "kontor@localhost.localdomain"
-_MOST_LINES = 20
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something in the catalogue to look at: what, the first lines of it in words, how many, and where all of it is."""
+
+    title: str
+    lines: Sequence[str]
+    count: int
+    see: str
 
 
 @dataclass(frozen=True)
@@ -33,13 +42,12 @@ class FileNews:
 
 @dataclass(frozen=True)
 class CatalogNews:
-    """What a run brought: its files, the first rows in quarantine in words, and how many prices are out of order."""
+    """What a run brought: its files, and what of them is to be looked at."""
 
     as_of: date
     run_id: int
     files: Sequence[FileNews]
-    quarantined: Sequence[str]
-    ladder: int
+    findings: Sequence[Finding] = ()
 
     @property
     def needs_a_look(self) -> bool:
@@ -65,25 +73,43 @@ def _subject(news: CatalogNews) -> str:
     refused = sum(file.state == "refused" for file in news.files)
     if refused:
         return f"Catalogue {news.as_of}: {refused} of {len(news.files)} files refused"
-    aside = sum(file.counts.get("quarantined", 0) for file in news.files)
-    gone = sum(file.counts.get("settled", 0) for file in news.files)
-    return f"Catalogue {news.as_of}: {aside} rows in quarantine, {gone} products discontinued"
+    named = {
+        "quarantined": "rows in quarantine",
+        "settled": "products discontinued",
+        "warned": "rows to look at",
+    }
+    counted = {what: sum(file.counts.get(name, 0) for file in news.files) for name, what in named.items()}
+    told = ", ".join(f"{count:,} {what}" for what, count in counted.items() if count)
+    return f"Catalogue {news.as_of}: {told or 'a guard was overruled'}"
 
 
 def _blocks(news: CatalogNews) -> list[tuple[str, list[str]]]:
-    blocks = [(f"{file.file_name} ({file.as_of or 'no day'}): {file.state}", _lines(file)) for file in news.files]
-    if news.quarantined:
-        blocks.append(("Rows that could not be used (kontor quarantine list)", list(news.quarantined[:_MOST_LINES])))
-    if news.ladder:
-        line = f"{news.ladder} products whose prices are not promotional, dealer, customer in rising order"
-        blocks.append(("Prices out of order (kontor report price-ladder)", [line]))
+    blocks = [
+        (f"{file.file_name} ({file.as_of or 'no day'}): {_STATES[file.state]}", _lines(file)) for file in news.files
+    ]
+    for found in news.findings:
+        more = found.count - len(found.lines)
+        rest = [f"and {more:,} more: {found.see}"] if more > 0 else [f"see {found.see}"]
+        blocks.append((f"{found.title} ({found.count:,})", [*found.lines, *rest]))
     return blocks
 
 
+_STATES = {
+    "applied": "taken in",
+    "superseded": "taken in beneath a newer revision",
+    "refused": "refused, nothing of it was applied",
+}
+
+
 def _lines(file: FileNews) -> list[str]:
-    named = {"settled": "products discontinued", "warned": "rows to look at (ladder, stock, check digit)"}
-    counts = [f"{count} {named.get(name, name.replace('_', ' '))}" for name, count in file.counts.items() if count]
-    return [", ".join(counts) or "no rows", *file.reasons, *(f"overruled: {guard}" for guard in file.overruled)]
+    named = {
+        "settled": "products discontinued",
+        "warned": "rows to look at (ladder, stock, price of zero, check digit)",
+    }
+    counts = [f"{count:,} {named.get(name, name.replace('_', ' '))}" for name, count in file.counts.items() if count]
+    told = [", ".join(counts)] if counts else []
+    mend = ["What to do: docs/runbooks/catalog_upsert.md, A file was refused"] if file.state == "refused" else []
+    return [*told, *file.reasons, *mend, *(f"overruled by a person: {guard}" for guard in file.overruled)]
 
 
 def _section(title: str, lines: Sequence[str]) -> str:

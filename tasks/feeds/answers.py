@@ -24,7 +24,7 @@ from tasks.errors import FileRefused
 from tasks.feeds.confinement import Limits
 from tasks.feeds.contracts import FeedContract
 from tasks.feeds.grids import RaggedRow
-from tasks.feeds.raw_table import RawTable, TotalsRow
+from tasks.feeds.raw_table import RawTable, Section, TotalsRow
 
 _TRAILER = struct.Struct("<8sQQQ")
 _MAGIC = b"KONTOR\x00\x01"
@@ -61,6 +61,12 @@ class _Ragged(_Strict):
     cells: list[str]
 
 
+class _Section(_Strict):
+    base: int
+    sheet: str
+    letters: dict[str, str]
+
+
 class _Table(_Strict):
     sheet: str | None
     header_row: int
@@ -77,6 +83,7 @@ class _Table(_Strict):
     ragged: list[_Ragged]
     headings: list[str]
     remarks: list[str]
+    sections: list[_Section]
 
 
 class Answer(_Strict):
@@ -166,6 +173,7 @@ def _described(raw: RawTable) -> _Table:
         ],
         headings=list(raw.headings),
         remarks=list(raw.remarks),
+        sections=[_Section(base=s.base, sheet=s.sheet, letters=dict(s.letters)) for s in raw.sections],
     )
 
 
@@ -191,6 +199,7 @@ def _table(found: _Table, file_name: str, frame: pd.DataFrame, other: pd.DataFra
         headings=tuple(found.headings),
         other=other,
         remarks=tuple(found.remarks),
+        sections=tuple(Section(section.base, section.sheet, section.letters) for section in found.sections),
     )
 
 

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from tasks.feeds.cells import BLANKS, DATE, ERROR, NUL, NUL_SHOWN, NUMBER, shown, shown_array
 from tasks.feeds.code_lists import codes_of
-from tasks.feeds.contracts import Column, Dialect, FeedContract
+from tasks.feeds.contracts import ABOVE, Column, Dialect, FeedContract
 from tasks.feeds.raw_table import RawTable, TotalsRow
 from tasks.feeds.shaping import compose, derive, fill_down, pad_gtin
 from tasks.feeds.values import (
@@ -294,7 +294,10 @@ def _problems(
     raw: RawTable, name: str, numbers: pa.Array, shown: pa.Array, codes: pa.Array, reasons: pa.Array
 ) -> pa.Table:
     names = pa.repeat(pa.scalar(name, pa.string()), len(numbers))
-    cells = pc.binary_join_element_wise(raw.letters.get(name, "row "), numbers.cast(pa.string()), "")
+    if raw.sections:
+        cells = pa.array([raw.cell(name, number) for number in numbers.to_pylist()], pa.string())
+    else:
+        cells = pc.binary_join_element_wise(raw.letters.get(name, "row "), numbers.cast(pa.string()), "")
     reasons = pc.binary_join_element_wise(name, reasons, " ")
     return pa.table([numbers, names, cells, shown, codes, reasons], schema=PROBLEM_SCHEMA)
 
@@ -342,7 +345,7 @@ def _fill_down(cast: dict[str, _Cast], contract: FeedContract) -> dict[str, _Cas
     """Return the columns with blanks below a parent row filled from it, as far as the contract says so."""
     filled = dict(cast)
     for column in contract.columns:
-        if column.fill_down is not None:
+        if column.fill_down is not None and column.fill_down != ABOVE:  # the latter was done with the rows' shape
             item = cast[column.name]
             values = fill_down(item.values, cast[column.fill_down].values)
             filled[column.name] = _Cast(pc.if_else(item.failed, item.values, values), item.failed, item.in_file)

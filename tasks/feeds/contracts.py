@@ -20,6 +20,7 @@ from tasks.feeds.contract_files import Document
 from tasks.feeds.dates import orders_contradict
 from tasks.feeds.folding import fold
 
+ABOVE = "*"
 KINDS = ("text", "code", "date", "money", "quantity", "rate", "integer", "boolean")
 _KIND_OF_LOGICAL_TYPE = {
     "string": "text",
@@ -40,7 +41,7 @@ class Column:
 
     ``derived_from``: the column as it is compared, worked out from another by leaving out what ``ignore`` names; no
     heading means it. ``composed_of`` fills blanks with other columns joined by ``joiner``; ``fill_down`` with the
-    nearest row above that has the same value in that column.
+    nearest row above that has the same value in that column, or with :data:`ABOVE` whatever row is above.
     """
 
     name: str
@@ -95,7 +96,8 @@ class Dialect:
     """How the sender's files are written, as far as the file itself does not say it.
 
     ``mixed_day_and_month``: the sender mixes both orders; formats are tried as listed and the first that gives a day of
-    the calendar counts. Without it a contract may name one order only.
+    the calendar counts. Without it a contract may name one order only. ``sheets_together``: every sheet with the
+    headings is part of one table. ``header_rows``: over how many rows headings may be spread.
     """
 
     file_format: str = "table"
@@ -108,7 +110,9 @@ class Dialect:
     thousands: tuple[str, ...] = ()
     sheet: str | int | None = None
     sheet_pattern: str | None = None
+    sheets_together: bool = False
     header_depth: int = 30
+    header_rows: int = 1
     totals: tuple[str, ...] = ()
     mixed_day_and_month: bool = False
     excel_serial_dates: bool = False
@@ -149,6 +153,7 @@ class FeedContract:
     path: str
     extends: tuple[str, ...] = ()
     group_headings: str | None = None
+    sheet_names: str | None = None
     rows_need: tuple[str, ...] = ()
     no_overlap: tuple[str, str] | None = None
     blank_is_a_key: bool = False
@@ -233,6 +238,7 @@ def _compile(document: Document) -> FeedContract:
         path=str(document.path),
         extends=document.chain[1:],
         group_headings=custom.get("groupHeadings"),
+        sheet_names=custom.get("sheetNames"),
         rows_need=tuple(custom.get("rowsNeed", ())),
         blank_is_a_key=bool(custom.get("blankIsAKey", False)),
         no_overlap=_no_overlap(custom.get("noOverlap")),
@@ -317,7 +323,9 @@ def _dialect(custom: Mapping[str, Any]) -> Dialect:
         thousands=tuple(custom.get("thousands", default.thousands)),
         sheet=custom.get("sheet"),
         sheet_pattern=custom.get("sheetPattern"),
+        sheets_together=bool(custom.get("sheetsTogether", default.sheets_together)),
         header_depth=int(custom.get("headerDepth", default.header_depth)),
+        header_rows=int(custom.get("headerRows", default.header_rows)),
         totals=tuple(custom.get("totals", default.totals)),
         mixed_day_and_month=bool(custom.get("mixedDayAndMonth", False)),
         excel_serial_dates=bool(custom.get("excelSerialDates", False)),
@@ -367,7 +375,11 @@ def _contradictions(contract: FeedContract) -> list[str]:
         )
     for column in contract.columns:
         found.extend(_column_contradictions(column, names, contract.dialect))
-    named = {"groupHeadings": (contract.group_headings,), "rowsNeed": contract.rows_need}
+    named = {
+        "groupHeadings": (contract.group_headings,),
+        "sheetNames": (contract.sheet_names,),
+        "rowsNeed": contract.rows_need,
+    }
     for name, others in (named | {"noOverlap": contract.no_overlap or ()}).items():
         found.extend(
             f"customProperties, {name}: found {other!r}; expected one of {', '.join(sorted(names))}"
@@ -379,7 +391,8 @@ def _contradictions(contract: FeedContract) -> list[str]:
 
 def _column_contradictions(column: Column, names: set[str], dialect: Dialect) -> Iterable[str]:
     where = f"schema[0].properties {column.name!r}"
-    meant = {"defaultFrom": column.default_from, "derivedFrom": column.derived_from, "fillDown": column.fill_down}
+    within = None if column.fill_down == ABOVE else column.fill_down
+    meant = {"defaultFrom": column.default_from, "derivedFrom": column.derived_from, "fillDown": within}
     for name, other in [*meant.items(), *(("composedOf", part) for part in column.composed_of)]:
         if other is not None and other not in names:
             yield f"{where}, {name}: found {other!r}; expected a column of this contract"

@@ -26,7 +26,7 @@ from tasks.feeds.casting import PROBLEM_SCHEMA, CastTable, cast_table, currency_
 from tasks.feeds.cells import BOOLEAN, DATE, NUMBER, TEXT, shown
 from tasks.feeds.contracts import Column, FeedContract, list_contracts, load_contract
 from tasks.feeds.headings import alias_ranks, match_header
-from tasks.feeds.raw_table import RawTable
+from tasks.feeds.raw_table import RawTable, Section
 from tasks.feeds.values import Failure, parser_for
 
 CHECKSUM_LENGTH = 12
@@ -34,7 +34,7 @@ REJECT = "reject"
 # Reasons that follow from other rows, from customers or from the contract's checks are found anew each time.
 _FOUND_ANEW = frozenset({"duplicate_key", "unknown_customer", "companion"})
 _TOKEN = re.compile(r"^\s*([0-9]{1,18})-([0-9a-f]{12})\s*$")
-_ADDRESS = re.compile(r"^([A-Z]{1,3})[0-9]+$")
+_ADDRESS = re.compile(r"^(?:'(?P<sheet>.+)'(?:!| ))?(?:(?P<letters>[A-Z]{1,3})|row )(?P<row>[0-9]+)$")
 _ESCAPED = re.compile(r"_x([0-9A-Fa-f]{4})_")
 _TEXT_FILES = (".csv", ".tsv", ".txt")
 
@@ -343,6 +343,7 @@ def _raw_table(
         header_row=0,
         columns={name: headings.get(name, contract.column(name).heading) for name in texts},
         letters=_letters(rows),
+        sections=_sections(rows),
         frame=frame,
         titles=(),
         totals=(),
@@ -357,9 +358,25 @@ def _letters(rows: Iterable[HeldRow]) -> dict[str, str]:
     for row in rows:
         for reason in row.reasons:
             address, name = _ADDRESS.match(str(reason.get("cell"))), _column_name(reason)
-            if address and name:
-                found[name] = address[1]
+            if address and address["letters"] and name:
+                found[name] = address["letters"]
     return found
+
+
+def _sections(rows: Iterable[HeldRow]) -> tuple[Section, ...]:
+    """The sheets that the rows stood on, where the file had several, as far as the addresses in reasons tell."""
+    found: dict[int, Section] = {}
+    for row in rows:
+        for reason in row.reasons:
+            address = _ADDRESS.match(str(reason.get("cell")))
+            if address and address["sheet"]:
+                base = row.row_number - int(address["row"])
+                section = found.setdefault(base, Section(base, address["sheet"], {}))
+                name, letters = _column_name(reason), dict(section.letters)
+                if name and address["letters"]:
+                    letters[name] = address["letters"]
+                found[base] = Section(base, section.sheet, letters)
+    return tuple(found[base] for base in sorted(found))
 
 
 def _kept_reasons(row: HeldRow, changed: Mapping[str, str], contract: FeedContract) -> list[dict[str, object]]:

@@ -67,6 +67,7 @@ FORMATS: Rule = (
     "a list of formats such as dd.mm.yyyy, each with year, month and day",
 )
 DEPTH: Rule = (lambda value: type(value) is int and 1 <= value <= 1000, "a whole number from 1 to 1000")
+HEADER_ROWS: Rule = (lambda value: type(value) is int and 1 <= value <= 4, "a whole number from 1 to 4")
 SCALE: Rule = (lambda value: type(value) is int and 0 <= value <= 4, "a whole number from 0 to 4")
 SHEET: Rule = (
     lambda value: (isinstance(value, str) and bool(value)) or (type(value) is int and value >= 1),
@@ -91,7 +92,9 @@ DIALECT: Mapping[str, Rule] = {
     "dateFormats": FORMATS,
     "sheet": SHEET,
     "sheetPattern": PATTERN,
+    "sheetsTogether": TRUTH,
     "headerDepth": DEPTH,
+    "headerRows": HEADER_ROWS,
     "totals": TEXTS,
     "mixedDayAndMonth": TRUTH,
     "excelSerialDates": TRUTH,
@@ -120,6 +123,7 @@ CONTRACT_PROPERTIES: Mapping[str, Rule | Mapping[str, Rule]] = {
     "duplicateRows": _one_of("quarantine", "keep_last", "identical"),
     "negativeIsCreditNote": TRUTH,
     "groupHeadings": TEXT,
+    "sheetNames": TEXT,
     "rowsNeed": TEXTS,
     "blankIsAKey": TRUTH,
     "noOverlap": NO_OVERLAP,

@@ -21,23 +21,51 @@ _LETTERS_SHOWN = 20
 
 @dataclass(frozen=True)
 class Choice:
-    """A grid, its header's row (1-based; 0 = none found), what its headings match, and its first rows."""
+    """A grid, its header's last row (1-based; 0 = none found), what its headings match, and its first rows.
+
+    ``headings`` are those of the header, which may begin at ``first_row`` above its last one.
+    """
 
     grid: Grid
     header_row: int
     match: HeaderMatch
     head: Sequence[Sequence[str]]
+    headings: Sequence[str] = ()
+    first_row: int = 0
 
 
 def best_row(grid: Grid, contract: FeedContract, ranks: Mapping[str, tuple[str, int]]) -> Choice:
     """Return the grid's row whose headings match the contract best; of equals the first."""
     head = grid.head(contract.dialect.header_depth)
     best = Choice(grid, 0, HeaderMatch({}, (), contract.column_names), head)
-    for number, cells in enumerate(head, start=1):
-        match = match_header(cells, contract, ranks)
-        if match.score > best.match.score:
-            best = Choice(grid, number, match, head)
+    for number in range(1, len(head) + 1):
+        for first in range(number, max(0, number - contract.dialect.header_rows), -1):
+            cells = head[first - 1] if first == number else _joined_headings(head[first - 1 : number], ranks)
+            match = match_header(cells, contract, ranks)
+            if match.score > best.match.score:
+                best = Choice(grid, number, match, head, cells, first)
     return best
+
+
+def _joined_headings(rows: Sequence[Sequence[str]], ranks: Mapping[str, tuple[str, int]]) -> list[str]:
+    """Return one heading per column from several rows, the upper of which may be merged over several columns.
+
+    A merged cell holds its text on the left, so that blanks in an upper row go on with what stands before them. Of
+    ``Price`` above ``Dealer`` the contract may know ``Price Dealer``, ``Dealer Price`` or ``Dealer``, in this order.
+    """
+    width = max(len(row) for row in rows)
+    above = [""] * width
+    headings = []
+    for at in range(width):
+        own = [shown(row[at]).strip(BLANKS) if at < len(row) else "" for row in rows]
+        if any(own[:-1]):
+            above[at] = " ".join(text for text in own[:-1] if text)
+        elif at:
+            above[at] = above[at - 1]
+        parts = [text for text in (above[at], own[-1]) if text] if own[-1] else [" ".join(text for text in own if text)]
+        tried = (" ".join(parts), " ".join(reversed(parts)), parts[-1])
+        headings.append(next((text for text in tried if fold(text) in ranks), tried[0]))
+    return headings
 
 
 def choose(path: Path, grids: Sequence[Grid], contract: FeedContract) -> Choice:
@@ -51,7 +79,7 @@ def choose(path: Path, grids: Sequence[Grid], contract: FeedContract) -> Choice:
     choices = [best_row(grid, contract, ranks) for grid in grids]
     best = max(choices, key=lambda choice: choice.match.score)
     if best.match.missing or not best.match.positions:
-        raise FileRefused(path.name, _header_reasons(best, contract), hint=_header_hint(contract))
+        raise FileRefused(path.name, header_reasons(best, contract), hint=_header_hint(contract))
     best = _only_sheet_with_rows(path, choices, contract) or best
     if best.match.conflicts:
         raise FileRefused(path.name, best.match.conflicts, hint="Rename one of the headings and send the file again.")
@@ -79,7 +107,7 @@ def _only_sheet_with_rows(path: Path, choices: Sequence[Choice], contract: FeedC
 
 
 def _has_rows(choice: Choice, contract: FeedContract) -> bool:
-    body = choice.grid.body(choice.header_row, len(choice.head[choice.header_row - 1]))
+    body = choice.grid.body(choice.header_row, len(choice.headings))
     headings = [""] * len(body.columns)
     keep, _, _ = sift(body, choice.match.positions, headings, contract)
     return bool(len(body.row_numbers)) if keep is None else bool(pc.any(keep).as_py())
@@ -92,7 +120,8 @@ def _header_hint(contract: FeedContract) -> str:
     )
 
 
-def _header_reasons(best: Choice, contract: FeedContract) -> list[str]:
+def header_reasons(best: Choice, contract: FeedContract) -> list[str]:
+    """Return in words why the best row is no header of the contract: what is missing, and what was seen."""
     depth = contract.dialect.header_depth
     if not any(shown(cell).strip(BLANKS) for row in best.head for cell in row):
         return ["it holds no text at all in its first rows; an empty file is never taken for an empty list"]
@@ -113,11 +142,7 @@ def _headings_seen(best: Choice, contract: FeedContract) -> str:
     In a file without a header the row is one of data, and what people are called must not come into a message.
     """
     ranks = alias_ranks(contract)
-    cells = {
-        at: clean_heading(cell)
-        for at, cell in enumerate(best.head[best.header_row - 1], start=1)
-        if clean_heading(cell)
-    }
+    cells = {at: clean_heading(cell) for at, cell in enumerate(best.headings, start=1) if clean_heading(cell)}
     known = [repr(text) for text in cells.values() if fold(text) in ranks]
     others = [letter(at) for at, text in cells.items() if fold(text) not in ranks]
     more = [f"{len(others)} unknown in column {', '.join(others[:_LETTERS_SHOWN])}"] if others else []

@@ -20,6 +20,20 @@ class TotalsRow:
 
 
 @dataclass(frozen=True)
+class Section:
+    """One of several sheets of a table: its rows have ``base`` added to their numbers; letters by canonical column."""
+
+    base: int
+    sheet: str
+    letters: Mapping[str, str]
+
+    def cell(self, column: str, row_number: int) -> str:
+        """Return the address as a spreadsheet writes it, such as 'Lamps'!C17."""
+        row = row_number - self.base
+        return f"'{self.sheet}'!{self.letters[column]}{row}" if column in self.letters else f"'{self.sheet}' row {row}"
+
+
+@dataclass(frozen=True)
 class RawTable:
     """What a file holds, by the canonical columns of its contract, as marked text (see :mod:`tasks.feeds.cells`).
 
@@ -27,7 +41,8 @@ class RawTable:
     file); ``other`` has the columns the contract does not know, by position, for the rows that go into quarantine.
     ``columns`` maps canonical name → heading, ``letters`` canonical name → column letter. ``ragged`` holds the rows of
     a text file with too few or too many cells. ``remarks`` says in words what else the file brought (hidden sheets and
-    rows, macros, links to other workbooks) and what was done about it.
+    rows, macros, links to other workbooks) and what was done about it. ``sections``: the sheets that the table was put
+    together from, in the order of their rows; none where it is one sheet or one text.
     """
 
     file_name: str
@@ -48,9 +63,13 @@ class RawTable:
     headings: tuple[str, ...] = ()
     other: pd.DataFrame = field(default_factory=pd.DataFrame)
     remarks: tuple[str, ...] = ()
+    sections: tuple[Section, ...] = ()
 
     def cell(self, column: str, row_number: int) -> str:
         """Return the address a person finds the cell by, such as C17; "row 17" if the column is not in the file."""
+        for section in reversed(self.sections):
+            if row_number > section.base:
+                return section.cell(column, row_number)
         return f"{self.letters.get(column, 'row ')}{row_number}"
 
 

@@ -7,6 +7,7 @@ child process. The extension of a file is a hint only; its first bytes decide ho
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -16,10 +17,13 @@ from tasks.errors import FileRefused
 from tasks.feeds.cells import DATE, letter, shown, storable
 from tasks.feeds.contracts import FeedContract
 from tasks.feeds.delimited import NotText
-from tasks.feeds.header_choice import Choice, choose, clean_heading
+from tasks.feeds.grids import Grid
+from tasks.feeds.header_choice import Choice, best_row, choose, clean_heading
+from tasks.feeds.headings import alias_ranks
 from tasks.feeds.opening import open_grids
 from tasks.feeds.raw_table import RawTable, TotalsRow
-from tasks.feeds.row_shapes import shape_rows
+from tasks.feeds.row_shapes import is_shaped, shape_rows
+from tasks.feeds.sheets_together import headed_sheets, together
 from tasks.feeds.sifting import sift, totals_indexes
 from tasks.feeds.workbooks import NotAWorkbook, PanicIsRefusal
 
@@ -35,30 +39,44 @@ def read_table(path: Path, contract: FeedContract) -> RawTable:
     """
     try:
         with PanicIsRefusal():
-            return _table(path, contract, choose(path, list(open_grids(path, contract)), contract))
+            raw = _whole(path, contract, list(open_grids(path, contract)))
     except (NotText, NotAWorkbook) as reason:
         hint = getattr(reason, "hint", "") or (_WITHOUT_PASSWORD if "password" in str(reason) else _SAVE_AS)
         raise FileRefused(path.name, [str(reason)], hint=hint) from reason
+    _refuse_no_rows(raw, contract)
+    return raw
+
+
+def _whole(path: Path, contract: FeedContract, grids: Sequence[Grid]) -> RawTable:
+    """The table of the one sheet or text that is meant, or of all sheets where the contract wants them together."""
+    if contract.dialect.sheets_together and all(grid.sheet is not None for grid in grids):
+        ranks = alias_ranks(contract)
+        choices, remarks = headed_sheets(path, [best_row(grid, contract, ranks) for grid in grids], contract)
+        tables = [_table(path, contract, choice) for choice in choices]
+        if tables:
+            raw = together([raw for raw in tables if len(raw.frame)] or tables[:1], contract)
+            return replace(raw, remarks=(*raw.remarks, *remarks))
+    return _table(path, contract, choose(path, grids, contract))
 
 
 def _table(path: Path, contract: FeedContract, choice: Choice) -> RawTable:
-    header = choice.head[choice.header_row - 1]
-    headings = tuple(clean_heading(cell) for cell in header)
+    headings = tuple(clean_heading(cell) for cell in choice.headings)
     body = choice.grid.body(choice.header_row, len(headings))
     headings += ("",) * (len(body.columns) - len(headings))
     positions = dict(choice.match.positions)
     remarks = tuple(getattr(choice.grid, "remarks", ()))
-    if contract.group_headings is not None or contract.rows_need:
+    if is_shaped(contract):
         shaped = shape_rows(body, positions, contract, totals_indexes(body, positions, headings, contract))
         body, remarks = shaped.body, (*remarks, *shaped.remarks)
         if shaped.group is not None and contract.group_headings is not None:
             positions[contract.group_headings] = shaped.group
-            headings += (f"{contract.group_headings} (headings of groups)",)
+            # Named as the contract names it, so that a row that waits for correction is understood again.
+            headings += (contract.group_headings,)
     keep, totals, blank_rows = sift(body, positions, headings, contract)
     frame = _frame({name: body.columns[at] for name, at in positions.items()}, body.row_numbers, keep)
     known = set(positions.values())
     other = {str(at): column for at, column in enumerate(body.columns) if at not in known}
-    raw = RawTable(
+    return RawTable(
         file_name=path.name,
         sheet=choice.grid.sheet,
         header_row=choice.header_row,
@@ -78,8 +96,6 @@ def _table(path: Path, contract: FeedContract, choice: Choice) -> RawTable:
         other=_frame(other, None, keep),
         remarks=remarks,
     )
-    _refuse_no_rows(raw, contract)
-    return raw
 
 
 def _is_total_number(totals: Sequence[TotalsRow], number: int) -> bool:
@@ -97,7 +113,7 @@ def _frame(columns: Mapping[str, pa.Array], numbers: pa.Array | None, keep: pa.A
 
 def _titles(choice: Choice) -> Iterator[str]:
     """Yield the text of each row above the header that says something; typed dates as ISO text."""
-    for cells in choice.head[: choice.header_row - 1]:
+    for cells in choice.head[: choice.first_row - 1]:
         text = " ".join(storable(shown(cell)).strip() for cell in cells if shown(cell).strip() or cell.startswith(DATE))
         if text:
             yield text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
@@ -17,6 +18,7 @@ from tasks.feeds.folding import fold, fold_words
 from tasks.feeds.grids import Body
 from tasks.feeds.raw_table import TotalsRow
 
+_FIGURES = frozenset({"money", "quantity", "rate", "integer"})
 _MONEY_WORDS = frozenset({"kr", "zl", "лв", "лева"})  # as they look once folded
 
 
@@ -31,15 +33,25 @@ def sift(
     money = [
         positions[column.name] for column in contract.columns if column.kind == "money" and column.name in positions
     ]
+    # Where one column alone identifies a row, the marker stands in it; a row with any other text is a record.
+    figures = {
+        positions[column.name]
+        for column in contract.columns
+        if column.name in positions and (column.kind in _FIGURES or column.code_list == "iso4217")
+    }
     drop: list[int] = []
     totals: list[TotalsRow] = []
-    for index in _suspects(body, identifying):
+    for index in _suspects(body, identifying, contract.dialect.totals):
         cells = [column[index].as_py() for column in body.columns]
         filled = [at for at, cell in enumerate(cells) if shown(cell).strip(BLANKS)]
         number = body.row_numbers[index].as_py()
         if not filled and number not in body.ragged:
             drop.append(index)
-        elif filled and _is_totals(cells, filled, identifying, money, contract.dialect.totals):
+        elif (
+            filled
+            and _is_totals(cells, filled, identifying, money, contract.dialect.totals)
+            and (len(identifying) > 1 or set(filled[1:]) <= figures)
+        ):
             drop.append(index)
             names = {at: name for name, at in positions.items()}
             totals.append(TotalsRow(number, {names.get(at, headings[at]): storable(cells[at]) for at in filled}))
@@ -72,12 +84,15 @@ def _identifying(contract: FeedContract) -> list[str]:
     return list(dict.fromkeys((*contract.key, *needed)))
 
 
-def _suspects(body: Body, identifying: Sequence[int]) -> list[int]:
-    """Return the indexes of rows in which at most one identifying cell is filled."""
+def _suspects(body: Body, identifying: Sequence[int], markers: Sequence[str]) -> list[int]:
+    """Return the indexes of rows in which at most one identifying cell is filled.
+
+    Of rows that one cell identifies, only those are meant in which it is blank or begins with a totals marker.
+    """
     if not len(body.row_numbers):
         return []
     first = [_is_blank(body.columns[at]) for at in identifying[:2]]
-    either = first[0] if len(first) == 1 else pc.or_(first[0], first[1])
+    either = pc.or_(first[0], first[1] if len(first) > 1 else _begins_with(body.columns[identifying[0]], markers))
     indexes = pc.indices_nonzero(either)
     filled = pa.array([0] * len(indexes), pa.int64())
     for at in identifying:
@@ -85,6 +100,12 @@ def _suspects(body: Body, identifying: Sequence[int]) -> list[int]:
         filled = pc.add(filled, pc.invert(blank).cast(pa.int64()))
     chosen: list[int] = indexes.filter(pc.less_equal(filled, 1)).to_pylist()
     return chosen
+
+
+def _begins_with(cells: pa.Array, markers: Sequence[str]) -> pa.Array:
+    """Whether each cell begins with one of the markers, whatever its capitals; a first, generous look."""
+    words = "|".join(re.escape(marker) for marker in markers) or "$."
+    return pc.match_substring_regex(cells, rf"^\W*(?:{words})", ignore_case=True)
 
 
 def _is_blank(cells: pa.Array) -> pa.Array:

@@ -50,9 +50,9 @@ def test_a_dry_run_names_every_change_and_keeps_none(kontor_settings: Settings, 
     assert found.totals == {"added": 1, "changed": 3, "quarantined": 1, "discontinued": 1}
     assert [row["part_number"] for row in found.added] == ["E"]
     assert [tuple(row.values()) for row in found.changed] == [
-        ("A", "customer price EUR", "10", "12.5", DAY + timedelta(weeks=1)),
-        ("B", "name", "Product B", "=1+1", None),
-        ("B", "stock", "5", "4", None),
+        ("A", "Product A", "customer price EUR", "10", "12.5", DAY + timedelta(weeks=1), Decimal("25.0")),
+        ("B", "Product B", "name", "Product B", "=1+1", None, None),
+        ("B", "Product B", "stock", "5", "4", None, None),
     ]
     assert [row["part_number"] for row in found.discontinued] == ["C"]
     assert [row["column_name"] for row in found.quarantined] == ["customer_price"]
@@ -60,10 +60,29 @@ def test_a_dry_run_names_every_change_and_keeps_none(kontor_settings: Settings, 
     book = CalamineWorkbook.from_filelike(io.BytesIO(as_workbook(found, now=datetime(2026, 11, 22, tzinfo=UTC))))
     assert book.sheet_names == ["Totals", "New", "Changed", "Discontinued", "Quarantined"]
     cells = book.get_sheet_by_name("Changed").to_python()
-    assert cells[0] == ["part number", "field", "old", "new", "from day"]
-    assert cells[2][:4] == ["B", "name", "Product B", "'=1+1"]
+    assert cells[0] == ["part number", "name", "field", "old", "new", "from day", "percent"]
+    assert cells[1][:5] == ["A", "Product A", "customer price EUR", 10, 12.5]
+    assert cells[2][:5] == ["B", "Product B", "name", "Product B", "'=1+1"]
+    assert book.get_sheet_by_name("Totals").to_python()[1] == ["products that are new", 1]
     assert book.get_sheet_by_name("New").to_python()[1][0] == "E"
     assert Decimal(str(book.get_sheet_by_name("New").to_python()[1][3])) == 3
+
+
+def test_packages_and_products_that_come_back_are_changes(kontor_settings: Settings, tmp_path: Path) -> None:
+    """How much a package holds, and that a discontinued product is listed again, are told like fields."""
+    books = Books(kontor_settings)
+    box = {"content_unit": "st", "content_quantity": 6, "pack_unit": "", "pack_quantity": ""}
+    full(books, tmp_path, [product("A", unit="box", **box), *(product(f"X{n}") for n in range(10))])
+    full(books, tmp_path, [product(f"X{n}") for n in range(10)], DAY + timedelta(weeks=1))
+    again = product("A", unit="box", **box) | {"content_quantity": 5, "pack_unit": "pallet", "pack_quantity": 40}
+    rows = [again, *(product(f"X{n}") for n in range(10))]
+    headings = list(again)
+    found = _dry_run(books, write_csv(tmp_path / "next.csv", rows, headings), DAY + timedelta(weeks=2))
+    assert [(row["field"], row["old"], row["new"]) for row in found.changed] == [
+        ("discontinued", str(DAY + timedelta(weeks=1)), None),
+        ("one C62 holds", "0.1667", "0.2"),
+        ("one PF holds", None, "40"),
+    ]
 
 
 def test_a_dry_run_of_what_is_held_already_changes_nothing(kontor_settings: Settings, tmp_path: Path) -> None:
