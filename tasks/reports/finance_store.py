@@ -29,8 +29,9 @@ from tasks.reports.store import read_report, report_of
 
 WEEK = timedelta(days=7)
 
-# Rows shown as they are, by the name of the report that has them.
-_TABLES = ("overdue_invoices", "due_soon", "aging", "payer_classes", "reminders_withheld", "tasks_waiting")
+# Rows shown as they are, by the name of the report that has them: long lists, and those whose rows are counted.
+_LISTS = ("overdue_invoices", "due_soon", "aging", "payer_classes")
+_COUNTED = ("reminders_withheld", "tasks_waiting")
 _FLOW = "finance_report"
 
 
@@ -44,7 +45,8 @@ def read_finance(
     """
     before = compared_with or as_of - WEEK
     since = min(before, _last_reported(connection, as_of) or before)
-    tables = {name: read_report(connection, name, as_of=as_of, limit=listed) for name in _TABLES}
+    tables = {name: read_report(connection, name, as_of=as_of, limit=listed) for name in _LISTS}
+    tables |= {name: read_report(connection, name, as_of=as_of) for name in _COUNTED}
     for name in ("payer_class_changes", "reminder_outcomes"):
         tables[name] = _since(connection, name, since, as_of)
     tables["quarantine"] = read_report(connection, "quarantine", equal={"state": "open"})
