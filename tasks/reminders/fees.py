@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from tasks.reminders import wording
 from tasks.reminders.facts import Item
-from tasks.reminders.rulebook import ANY, LEVEL, FeeRule, Rate, RuleBook, is_confirmed
+from tasks.reminders.rulebook import ANY, LEVEL, FeeRule, Rate, RuleBook
 
 _YEAR = Decimal(365)
 _HUNDRED = Decimal(100)
@@ -52,10 +52,10 @@ def find_claims(rules: RuleBook, country: str, stage: str, items: Sequence[Item]
 def _of_country(fees: Iterable[FeeRule], country: str) -> list[FeeRule]:
     """The rules of the country; only where it has none those for every country.
 
-    What may not be shown is left out, and so is what stands on a source that nobody has confirmed.
+    What may not be shown is left out; the rule book shows nothing that stands on a source nobody has confirmed.
     """
     own = [rule for rule in fees if rule.country == country] or [rule for rule in fees if rule.country == ANY]
-    return [rule for rule in own if rule.shown and is_confirmed(rule.legal_source)]
+    return [rule for rule in own if rule.shown]
 
 
 def _late_enough(rule: FeeRule, item: Item, as_of: date) -> bool:

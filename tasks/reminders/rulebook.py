@@ -6,7 +6,7 @@ A rule book is made of the rows of schema ``rules`` (or of a draft of them); it 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -218,9 +218,15 @@ def make_rulebook(rows: Mapping[str, Iterable[Mapping[str, Any]]]) -> RuleBook:
         routes=tuple(sorted(_rules(Route, rows.get("contact_routing", ())), key=lambda rule: rule.rank)),
         limits={(rule.guard, rule.country): rule for rule in _rules(Limit, rows.get("reminder_limit", ()))},
         windows={rule.country: rule for rule in _rules(SendWindow, rows.get("send_window", ()))},
-        fees=tuple(sorted(_rules(FeeRule, rows.get("fee_rule", ())), key=lambda rule: rule.rule_id)),
+        fees=tuple(sorted(map(_fee, rows.get("fee_rule", ())), key=lambda rule: rule.rule_id)),
         rates=tuple(_rate(row) for row in rows.get("reference_rate", ()) if is_confirmed(row["source"])),
     )
+
+
+def _fee(row: Mapping[str, Any]) -> FeeRule:
+    """The rule of a fee; one on a source that nobody has confirmed is there, and shown nowhere."""
+    [rule] = _rules(FeeRule, [row])
+    return replace(rule, shown=rule.shown and is_confirmed(rule.legal_source))
 
 
 def _rate(row: Mapping[str, Any]) -> Rate:
