@@ -1,9 +1,9 @@
 """Let go of personal data whose time has come: a plan first, and only the plan is carried out.
 
 Does:            plans what every retention rule lets go of; with --live carries the newest plan out.
-Reads:           rules of retention, legal holds, and every table that the rules speak of.
+Reads:           rules of retention, legal holds, and every table and folder that the rules speak of.
 Writes:          plans; the erasure ledger outside the database; with --live deletes and blanks rows and their history.
-Outside effects: none; files under KONTOR_HOME are left to `kontor erase`. Nobody is written to.
+Outside effects: with --live deletes files of KONTOR_HOME that are past their rule. Nobody is written to.
 A second run:    a plan is applied once; one that was killed goes on where it was; nothing held is ever touched.
 Runbook:         docs/runbooks/retention_purge.md
 """

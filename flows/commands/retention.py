@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
@@ -113,6 +115,37 @@ def check_rules(as_of: AsOf = None) -> None:
             hint="Correct the rules; configs/rules/retention_policy.csv shows how each is written.",
         )
     out().print(f"{count} rules are sound: every personal column has one, and each can apply.")
+
+
+@retention.command("simulate")
+def simulate(
+    file: Annotated[
+        Path | None, typer.Argument(exists=True, dir_okay=False, help="A CSV file of rules; default: the draft.")
+    ] = None,
+    as_of: AsOf = None,
+    form: AsList = ListFormat.table,
+) -> None:
+    """Try candidate rules out: what would be due by them, more or less than by the rules in force. Keeps nothing."""
+    from tasks.retention.plan_store import checked_rules
+    from tasks.retention.trial_store import Trial, policies_of, try_out
+    from tasks.rules import read_seeds
+    from tasks.rules_store import fetch_draft, rule_table
+
+    table = rule_table("retention_policy")
+
+    def look(connection: Connection, settings: Settings) -> list[Trial]:
+        today = today_in(settings)
+        rules = checked_rules(connection, as_of=as_of or today, on=today, settings=settings)
+        proposed = fetch_draft(connection, table).rows if file is None else read_seeds(file, table)
+        return try_out(connection, rules, policies_of(proposed, rules.as_of))
+
+    found = as_retention(look)
+    changed = [trial for trial in found if trial.more or trial.due is None or trial.due_proposed is None]
+    print_rows([{**asdict(trial), "more": trial.more} for trial in changed], form)
+    if form is ListFormat.table:
+        more = sum(max(trial.more, 0) for trial in found)
+        fewer = sum(max(-trial.more, 0) for trial in found)
+        out().print(f"{len(found)} rules tried: {more:,} rows more would be due, {fewer:,} fewer. Nothing was kept.")
 
 
 @retention.command("hold")

@@ -103,6 +103,7 @@ def import_rules(
 
     def keep(connection: Connection) -> int:
         rows = read_draft(connection, file, chosen)
+        _check_soundness(connection, chosen.name, rows)
         return import_draft(connection, chosen, rows, author=getpass.getuser(), reason=reason, now=now)
 
     number = _as_owner(keep)
@@ -207,18 +208,27 @@ def activate(
     form: AsList = ListFormat.table,
 ) -> None:
     """Put the table's draft into force from a day on: old versions end the day before, new ones begin."""
-    from tasks.rules_store import activate, rule_table
+    from tasks.rules_store import activate, fetch_draft, rule_table
 
     chosen, today, now = rule_table(table), today_in(settings_in_force()), datetime.now(UTC)
     start = day or today
 
     def change(connection: Connection) -> list[Change]:
+        _check_soundness(connection, chosen.name, fetch_draft(connection, chosen).rows)
         return activate(connection, chosen, start, author=getpass.getuser(), reason=reason, today=today, now=now)
 
     changes = _as_owner(change)
     _show_changes(changes, form)
     if form is ListFormat.table:
         out().print(f"{len(changes)} rules of {chosen.name} change from {start} on.")
+
+
+def _check_soundness(connection: Connection, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse rules of retention by which no plan could be made: they are checked against the schema as a whole."""
+    from tasks.retention.trial_store import check_candidates
+
+    if table == "retention_policy":
+        check_candidates(connection, rows)
 
 
 @rules.command("history")

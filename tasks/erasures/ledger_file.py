@@ -31,7 +31,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, overload
 
 from tasks.errors import BadInput, Refused
 
@@ -46,6 +46,28 @@ class Subject(NamedTuple):
     external_id: str | None
     key: str | None = None
     address: str | None = None
+
+
+class Listed(Sequence[Subject]):
+    """Subjects as the database has listed them in JSON: they go into the ledger as they are, read only when needed."""
+
+    def __init__(self, text: str, size: int) -> None:
+        self.text = text
+        self._size = size
+
+    def __len__(self) -> int:
+        return self._size
+
+    @overload
+    def __getitem__(self, place: int) -> Subject: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Subject]: ...
+    def __getitem__(self, place: int | slice) -> Subject | Sequence[Subject]:
+        return tuple(Subject(*subject) for subject in json.loads(self.text))[place]
+
+
+# How SQL lists subjects: the text of one, and what goes between two, exactly as json.dumps has it.
+SUBJECT_SQL = """'["' || {external_id} || '",' || coalesce('"' || {key_hash} || '"', 'null') || ',null]'"""
 
 
 @dataclass(frozen=True)
@@ -99,9 +121,9 @@ class ErasureLedger:
             for entry in entries:
                 sequence += 1
                 body = _body(entry, sequence, previous)
-                previous = _digest(body)
-                text.append(_text({**body, "hash": previous}))
-                lines.append(_line({**body, "hash": previous}))
+                previous = _digest(body, entry.subjects)
+                text.append(_text({**body, "hash": previous}, entry.subjects))
+                lines.append(_line({**body, "hash": previous}, entry.subjects))
             stream.write(("".join(f"{line}\n" for line in text)).encode())
             stream.flush()
             os.fsync(stream.fileno())
@@ -233,17 +255,20 @@ def _body(entry: Entry, sequence: int, previous: str) -> dict[str, Any]:
         "rule_version": entry.rule_version,
         "reference": entry.reference,
         "refers_to": list(entry.refers_to),
-        "subjects": [list(subject) for subject in entry.subjects],
+        "subjects": [] if isinstance(entry.subjects, Listed) else [list(subject) for subject in entry.subjects],
         "previous": previous,
     }
 
 
-def _text(body: dict[str, Any]) -> str:
-    return json.dumps(body, ensure_ascii=True, separators=(",", ":"), sort_keys=True)
+def _text(body: dict[str, Any], subjects: Sequence[Subject] = ()) -> str:
+    text = json.dumps(body, ensure_ascii=True, separators=(",", ":"), sort_keys=True)
+    if isinstance(subjects, Listed):  # "subjects" sorts last
+        return f"{text.removesuffix('[]}')}{subjects.text}}}"
+    return text
 
 
-def _digest(body: dict[str, Any]) -> str:
-    return hashlib.sha256(_text(body).encode()).hexdigest()
+def _digest(body: dict[str, Any], subjects: Sequence[Subject] = ()) -> str:
+    return hashlib.sha256(_text(body, subjects).encode()).hexdigest()
 
 
 def _parsed(raw: str, expected: int | None) -> dict[str, Any]:
@@ -256,7 +281,7 @@ def _parsed(raw: str, expected: int | None) -> dict[str, Any]:
     return body
 
 
-def _line(body: dict[str, Any]) -> Line:
+def _line(body: dict[str, Any], subjects: Sequence[Subject] = ()) -> Line:
     return Line(
         at=datetime.fromisoformat(body["at"]),
         kind=body["kind"],
@@ -264,7 +289,7 @@ def _line(body: dict[str, Any]) -> Line:
         rule_id=body["rule_id"],
         rule_version=body["rule_version"],
         reference=body["reference"],
-        subjects=tuple(Subject(*subject) for subject in body["subjects"]),
+        subjects=subjects if isinstance(subjects, Listed) else tuple(Subject(*subject) for subject in body["subjects"]),
         refers_to=tuple(body["refers_to"]),
         sequence=body["sequence"],
         hash=body["hash"],

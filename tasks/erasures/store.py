@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, text
+from sqlalchemy import Connection, Row, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from tasks.erasures.identities import IDENTITIES, Identity, not_held
@@ -18,7 +18,7 @@ from tasks.erasures.keys import ErasureKey
 from tasks.erasures.ledger_file import Entry, ErasureLedger, Line
 from tasks.erasures.terms import Terms, terms_of_contact
 from tasks.erasures.traces_store import blind_terms, erase_traces
-from tasks.history.store import erase_values
+from tasks.history.store import array_of, erase_values
 
 # Placing a hold takes it alone, a batch that destroys shares it: a hold comes before a batch or after it, never amid.
 HOLD_LOCK = "hashtextextended('kontor holds', 0)"
@@ -32,43 +32,55 @@ def hold_off_holds(connection: Connection) -> None:
 def let_go(
     connection: Connection,
     identity: Identity,
-    ids: Sequence[int],
+    ids: Sequence[int] | str,
     *,
     delete: bool,
     blanks: Mapping[str, str] | None = None,
+    references: References | None = None,
 ) -> dict[str, int]:
     """Delete these records, or blank what is personal where something refers to them, and erase their history.
 
     Held records are passed over, whatever was asked. ``blanks`` says what columns become where a rule says otherwise
-    than the table. Returns ``deleted``, ``anonymised`` and ``history`` (values).
+    than the table, ``ids`` may be an array as PostgreSQL writes one, ``references`` are looked up unless given.
+    Returns ``deleted``, ``anonymised`` and ``history`` (values).
     """
-    if not ids:
-        return {"deleted": 0, "anonymised": 0, "history": 0}
-    bound = {"ids": list(ids)}
+    bound, gone = {"ids": array_of(ids)}, dict.fromkeys(("deleted", "anonymised", "history"), 0)
+    if not ids or bound["ids"] == "{}":
+        return gone
     free = not_held(*identity.subjects)
-    deleted: Sequence[int] = ()
     if delete:
-        statement = _delete_statement(identity, _references(connection, identity), free)
-        deleted = connection.scalars(text(statement), bound).all()
-    anonymised: Sequence[int] = ()
-    if len(deleted) < len(ids):
-        anonymised = connection.scalars(text(_blank_statement(identity, blanks or identity.blanks, free)), bound).all()
-    if anonymised:
-        statement = f"delete from {identity.derived} where {identity.key} = any(:ids)"
-        connection.execute(text(statement), {"ids": list(anonymised)})
-    gone = [*deleted, *anonymised]
-    values = erase_values(connection, identity.table, gone, identity.history) if gone else 0
-    return {"deleted": len(deleted), "anonymised": len(anonymised), "history": values}
+        known = references_to(connection, identity) if references is None else references
+        row = connection.execute(text(_delete_statement(identity, known, free)), bound).one()
+        gone["deleted"] = row.rows
+        gone["history"] += _forget(connection, identity, row)
+    if gone["deleted"] <= bound["ids"].count(","):
+        row = connection.execute(text(_blank_statement(identity, blanks or identity.blanks, free)), bound).one()
+        gone["anonymised"] = row.rows
+        if row.rows:
+            statement = f"delete from {identity.derived} where {identity.key} = any(cast(:ids as bigint[]))"
+            connection.execute(text(statement), {"ids": row.ids})
+        gone["history"] += _forget(connection, identity, row)
+    return gone
 
 
-def _delete_statement(identity: Identity, references: Sequence[tuple[str, str]], free: str) -> str:
+def _forget(connection: Connection, identity: Identity, row: Row[Any]) -> int:
+    return erase_values(connection, identity.table, row.ids, identity.history) if row.rows else 0
+
+
+References = Sequence[tuple[str, str]]
+
+# What went as a count and as an array, which the next statement takes as it is.
+_COUNTED = "select count(*) as rows, coalesce(array_agg(id), '{}')::text as ids from gone"
+
+
+def _delete_statement(identity: Identity, references: References, free: str) -> str:
     alone = "".join(
         f" and not exists (select from {child} c where c.{column} = r.{identity.key})" for child, column in references
     )
     return (
-        f"delete from {identity.entity} t using {identity.records}"
-        f" where t.{identity.key} = r.{identity.key} and r.{identity.key} = any(:ids){alone} and {free}"
-        f" returning t.{identity.key}"
+        f"with gone as (delete from {identity.entity} t using {identity.records}"
+        f" where t.{identity.key} = r.{identity.key} and r.{identity.key} = any(cast(:ids as bigint[])){alone}"
+        f" and {free} returning t.{identity.key} as id) {_COUNTED}"
     )
 
 
@@ -76,13 +88,13 @@ def _blank_statement(identity: Identity, blanks: Mapping[str, str], free: str) -
     assignments = ", ".join(f"{name} = {blank}" for name, blank in blanks.items())
     differs = " or ".join(f"r.{name} is distinct from {blank}" for name, blank in blanks.items())
     return (
-        f"update {identity.entity} t set {assignments} from {identity.records}"
-        f" where t.{identity.key} = r.{identity.key} and r.{identity.key} = any(:ids) and ({differs}) and {free}"
-        f" returning t.{identity.key}"
+        f"with gone as (update {identity.entity} t set {assignments} from {identity.records}"
+        f" where t.{identity.key} = r.{identity.key} and r.{identity.key} = any(cast(:ids as bigint[])) and ({differs})"
+        f" and {free} returning t.{identity.key} as id) {_COUNTED}"
     )
 
 
-def _references(connection: Connection, identity: Identity) -> list[tuple[str, str]]:
+def references_to(connection: Connection, identity: Identity) -> list[tuple[str, str]]:
     """Tables and columns that refer to this one and would refuse its end."""
     rows = connection.execute(
         text(

@@ -407,19 +407,25 @@ def read_changes(connection: Connection, customer_number: str) -> list[Change]:
     return [Change(**row) for row in rows]
 
 
+def array_of(ids: Sequence[int] | str) -> str:
+    """The ids as PostgreSQL writes an array; a driver takes its time over thousands of single numbers."""
+    return ids if isinstance(ids, str) else "{" + ",".join(map(str, ids)) + "}"
+
+
 def erase_values(
-    connection: Connection, table: str, record_ids: Sequence[int], columns: Sequence[str] | None = None
+    connection: Connection, table: str, record_ids: Sequence[int] | str, columns: Sequence[str] | None = None
 ) -> int:
     """Let values of these records go from history, as ``kontor_retention``; returns how many went.
 
-    ``columns`` defaults to all. Erase after the change in ``crm`` and in its transaction: that change is itself entered
-    with the old value. One entry per record says what was erased; who, when and which columns stay, and so does the
+    ``record_ids`` may be an array as PostgreSQL writes one, when the database itself has listed them. ``columns``
+    defaults to all. Erase after the change in ``crm`` and in its transaction: that change is itself entered with the
+    old value. One entry per record says what was erased; who, when and which columns stay, and so does the
     chain. What is erased already is passed over.
     """
     return int(
         connection.scalar(
             text("select history.erase_values(:of_table, cast(:ids as bigint[]), cast(:columns as text[]))"),
-            {"of_table": table, "ids": list(record_ids), "columns": None if columns is None else list(columns)},
+            {"of_table": table, "ids": array_of(record_ids), "columns": None if columns is None else list(columns)},
         )
         or 0
     )

@@ -17,8 +17,10 @@ from tasks import database
 from tasks.erasures.keys import key_of
 from tasks.erasures.traces_store import blind_scan
 from tasks.history.store import verify_history
+from tasks.local_stack import start_postgres
 from tasks.retention.holds_store import place_hold
 from tests.conftest import CAMPAIGN_FACTOR
+from tests.fault.test_kills import kill_server
 from tests.histories import register_file
 from tests.nursery import KILLED, Child
 from tests.retentions import Office
@@ -145,6 +147,27 @@ def test_a_purge_killed_at_random_points_loses_nothing_and_spares_who_is_held(of
         assert ended.code == KILLED or "applied already" in ended.said or ended.code == 0, ended.said
         assert held <= _contacts(office)
         # Whoever is gone has a line that was written before; a line too many is voided by the next run.
+        assert everybody - _contacts(office) <= _in_ledger(office)
+    if office.read("select state from ops.retention_plans where plan_id = :p", p=plan)[0]["state"] != "applied":
+        _apply(stage, plan)
+    _apply(stage, _plan(office, stage))
+    _check_end(office, everybody, held)
+
+
+@pytest.mark.campaign
+def test_a_database_server_that_dies_under_a_purge_loses_no_proof(office: Office, stage: Stage) -> None:
+    """What the crash loses of the last batches is there again and due; whoever is gone stands in the ledger."""
+    _hold(office, "C7")
+    everybody, held = _contacts(office), _contacts(office, "C7")
+    plan, chance = _plan(office, stage), random.Random(10)
+    for _ in range(3 * CAMPAIGN_FACTOR):
+        child = stage.processes.start_flow("retention_purge", plan_id=plan, dry_run=False, approved_by="second")
+        _wait_for_work(office, child)
+        time.sleep(chance.uniform(0, 0.2))
+        kill_server(stage.settings)
+        child.wait()
+        start_postgres(stage.settings.home)
+        assert held <= _contacts(office)
         assert everybody - _contacts(office) <= _in_ledger(office)
     if office.read("select state from ops.retention_plans where plan_id = :p", p=plan)[0]["state"] != "applied":
         _apply(stage, plan)
