@@ -40,7 +40,8 @@ from tasks.errors import DependencyDown, Locked
 
 HOST = "127.0.0.1"
 LOGS_KEPT = 3
-_APP = "prefect.server.api.server:create_app"
+_APP = "flows.commands.prefect_app:create_app"  # Prefect's own, mended; by name, because no task imports Prefect
+_CODE = Path(__file__).resolve().parents[1]
 _ATTEMPTS = 3
 _POLL_SECONDS = 0.1
 _FROZEN_AFTER_SECONDS = 10
@@ -192,6 +193,7 @@ def _server_environment(folder: Path, port: int, database_url: str) -> dict[str,
         **inherited,  # the user's own Prefect profile has no say in our server
         **_shared_environment(folder),
         "PREFECT__SERVER_FINAL": "1",
+        "PYTHONPATH": str(_CODE),
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": database_url,
         "PREFECT_SERVER_DATABASE_TIMEOUT": "30",
         "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "15",

@@ -35,7 +35,7 @@ from uuid import UUID
 
 import httpx
 import psycopg
-from prefect import Flow, Task, flow, task
+from prefect import Flow, Task, flow
 from prefect.artifacts import (
     create_markdown_artifact,
     create_progress_artifact,
@@ -251,10 +251,32 @@ def step(options: Mapping[str, Any] = READ_STEP, **more: Any) -> Callable[[Calla
     """
 
     def decorate(function: Callable[P, R]) -> Task[P, R]:
-        made: Task[P, R] = task(**{**options, **more})(guarded(function))
-        return made
+        return _Step(guarded(function), **{**options, **more})
 
     return decorate
+
+
+_directly: ContextVar[bool] = ContextVar("directly", default=False)
+
+
+class _Step(Task[P, R]):
+    """A Prefect task that is a plain function inside :func:`steps_called_directly`."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.fn(*args, **kwargs) if _directly.get() else super().__call__(*args, **kwargs)
+
+
+@contextmanager
+def steps_called_directly() -> Iterator[None]:
+    """Call the steps inside this block without a task run, a retry and a progress bar of each one's own.
+
+    For a step that runs a whole flow, as a backfill's window does: it is what one sees, cancels and tries again.
+    """
+    token = _directly.set(True)
+    try:
+        yield
+    finally:
+        _directly.reset(token)
 
 
 def business_flow(**options: Any) -> Callable[[Callable[P, R]], Flow[P, R]]:
@@ -422,7 +444,9 @@ class Progress:
         self.done, self.total = 0, max(total, 0)
 
     def __enter__(self) -> Self:
-        self._artifact = _publish(lambda: create_progress_artifact(0.0, key=self._key, description=self._title or None))
+        if not _directly.get():
+            title = self._title or None
+            self._artifact = _publish(lambda: create_progress_artifact(0.0, key=self._key, description=title))
         self._told = 0.0
         return self
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.commands.pools import POOL, QUEUES, PoolKind, code_folder, ensure_pool, pool_name
 from flows.commands.screen import AsList, ListFormat, out, say, settings_in_force
 
 if TYPE_CHECKING:
@@ -21,10 +22,6 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOYMENTS = ROOT / "configs" / "prefect.yaml"
-POOL = "kontor"
-
-# The first queue is served first. A backfill never takes more than one of the worker's places.
-QUEUES: Mapping[str, tuple[int, int | None]] = {"live": (1, None), "mail": (2, 1), "backfill": (3, 1)}
 
 
 @dataclass(frozen=True)
@@ -41,6 +38,9 @@ def deploy(
     file: Annotated[
         Path | None, typer.Option("--file", exists=True, dir_okay=False, help="Default: configs/prefect.yaml.")
     ] = None,
+    pool: Annotated[PoolKind, typer.Option("--pool", help="Where runs are started; see docs/scaling.md.")] = (
+        PoolKind.process
+    ),
     form: AsList = ListFormat.table,
 ) -> None:
     """Put the deployments of configs/prefect.yaml into force: schedules, forms, queues. All of them, or none."""
@@ -50,7 +50,7 @@ def deploy(
     settings = settings_in_force()
     ensure_database(settings, say)
     ensure_prefect(settings, say)
-    made = put_into_force(settings, file or DEPLOYMENTS)
+    made = put_into_force(settings, file or DEPLOYMENTS, pool)
     rows = [{"deployment": d.name, "queue": d.queue, "schedules": schedules_text(d)} for d in made]
     if form is ListFormat.json:
         import json
@@ -66,8 +66,9 @@ def schedules_text(deployment: Deployment) -> str:
     return ", ".join(found) or "–"
 
 
-def put_into_force(settings: Settings, file: Path = DEPLOYMENTS) -> list[Deployment]:
-    """Tell the server that ``PREFECT_API_URL`` names of every deployment in the file; returns them.
+def put_into_force(settings: Settings, file: Path = DEPLOYMENTS, kind: PoolKind = PoolKind.process) -> list[Deployment]:
+    """Tell the server that ``PREFECT_API_URL`` names of every deployment in the file, of its pool and of the
+    automations; returns the deployments.
 
     A deployment of our pool that the file no longer has is removed, with its schedules.
 
@@ -76,26 +77,28 @@ def put_into_force(settings: Settings, file: Path = DEPLOYMENTS) -> list[Deploym
     """
     import asyncio
 
-    deployments = read_deployments(settings, file)
-    asyncio.run(_apply(deployments))
+    deployments = read_deployments(settings, file, kind)
+    asyncio.run(_apply(deployments, kind))
     return deployments
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-def read_deployments(settings: Settings, file: Path = DEPLOYMENTS) -> list[Deployment]:
+def read_deployments(
+    settings: Settings, file: Path = DEPLOYMENTS, kind: PoolKind = PoolKind.process
+) -> list[Deployment]:
     """The deployments of the file, each checked against the flow that it names; needs no server."""
     import yaml
     from prefect.utilities.templating import apply_values
 
     from tasks.errors import BadInput
 
-    os.environ["KONTOR_PROJECT_ROOT"] = str(ROOT)
+    os.environ["KONTOR_PROJECT_ROOT"] = code_folder(kind)
     os.environ["KONTOR_BUSINESS_TIMEZONE"] = settings.business_timezone
     document = apply_values(yaml.safe_load(file.read_text("utf-8")), {})
     wrong: list[str] = []
-    made = [_checked(entry, document["pull"], wrong) for entry in document["deployments"]]
+    made = [_checked(entry, document["pull"], kind, wrong) for entry in document["deployments"]]
     if wrong:
         raise BadInput(
             f"{file.name} cannot be put into force; nothing was changed."
@@ -105,14 +108,14 @@ def read_deployments(settings: Settings, file: Path = DEPLOYMENTS) -> list[Deplo
     return [deployment for deployment in made if deployment is not None]
 
 
-def _checked(entry: Mapping[str, Any], pull: Sequence[Any], wrong: list[str]) -> Deployment | None:
+def _checked(entry: Mapping[str, Any], pull: Sequence[Any], kind: PoolKind, wrong: list[str]) -> Deployment | None:
     from prefect.exceptions import PrefectException
 
     try:
         flow = _flow_at(str(entry["entrypoint"]))
         for given in _ways_it_starts_by_itself(entry):
             flow.validate_parameters(given)
-        return _described(entry, flow, pull)
+        return _described(entry, flow, pull, kind)
     except (ImportError, SyntaxError, AttributeError, KeyError, NameError, TypeError, ValueError) as error:
         wrong.append(f"{entry.get('name')}: {type(error).__name__}: {error}")
     except PrefectException as error:
@@ -139,7 +142,7 @@ def _flow_at(entrypoint: str) -> Any:
     return flow
 
 
-def _described(entry: Mapping[str, Any], flow: Any, pull: Sequence[Any]) -> Deployment:
+def _described(entry: Mapping[str, Any], flow: Any, pull: Sequence[Any], kind: PoolKind) -> Deployment:
     from prefect.client.schemas.actions import DeploymentScheduleCreate
     from prefect.client.schemas.objects import ConcurrencyOptions
     from prefect.client.schemas.schedules import CronSchedule
@@ -164,7 +167,7 @@ def _described(entry: Mapping[str, Any], flow: Any, pull: Sequence[Any]) -> Depl
         "parameters": entry.get("parameters") or {},
         "parameter_openapi_schema": flow.parameters.model_dump(exclude_unset=True),
         "enforce_parameter_schema": True,
-        "work_pool_name": POOL,
+        "work_pool_name": pool_name(kind),
         "work_queue_name": pool["work_queue_name"],
         "pull_steps": list(pull),
         "schedules": schedules,
@@ -177,30 +180,18 @@ def _described(entry: Mapping[str, Any], flow: Any, pull: Sequence[Any]) -> Depl
 # --- telling the server -----------------------------------------------------------------------------------------------
 
 
-async def _apply(deployments: Sequence[Deployment]) -> None:
+async def _apply(deployments: Sequence[Deployment], kind: PoolKind) -> None:
     from prefect.client.orchestration import get_client
 
+    from flows.commands.automations import ensure_automations
+
     async with get_client() as client:
-        await _ensure_pool(client)
+        await ensure_pool(client, kind)
         for deployment in deployments:
             flow_id = await client.create_flow_from_name(deployment.name)
             await client.create_deployment(flow_id=flow_id, **deployment.described)
         await _remove_others(client, {deployment.name for deployment in deployments})
-
-
-async def _ensure_pool(client: Any) -> None:
-    from prefect.client.schemas.actions import WorkPoolCreate
-    from prefect.exceptions import ObjectAlreadyExists
-    from prefect.workers.process import ProcessWorker
-
-    template = ProcessWorker.get_default_base_job_template()
-    await client.create_work_pool(WorkPoolCreate(name=POOL, type="process", base_job_template=template), overwrite=True)
-    for name, (priority, limit) in QUEUES.items():
-        try:
-            await client.create_work_queue(name=name, priority=priority, concurrency_limit=limit, work_pool_name=POOL)
-        except ObjectAlreadyExists:
-            queue = await client.read_work_queue_by_name(name, work_pool_name=POOL)
-            await client.update_work_queue(queue.id, priority=priority, concurrency_limit=limit)
+        await ensure_automations(client)
 
 
 async def _remove_others(client: Any, kept: set[str]) -> None:

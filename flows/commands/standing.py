@@ -124,7 +124,7 @@ def _stand(settings: Settings, stopped: threading.Event) -> None:
 
 def companions() -> tuple[Any, ...]:
     """Who stands beside the servers: a worker for every queue, the inbox's watcher, and the receiver of WAL."""
-    from flows.commands.deploying import POOL
+    from flows.commands.pools import POOL
     from tasks.standing import Companion
 
     python = sys.executable

@@ -51,12 +51,14 @@ from tasks.steps import (
     publish_counts,
     publish_summary,
     step,
+    steps_called_directly,
 )
 
 # What runs a window of a flow: the window and its files, contract by contract; returns the counts it ended with.
 RunWindow = Callable[["BackfillRun", Window, Sequence[Input]], Mapping[str, int]]
 
 _LOCK_ATTEMPTS, _LOCK_PAUSE_SECONDS = 60, 5.0
+_TROUBLE_PAUSES_SECONDS = (1.0, 4.0, 15.0)
 
 
 @dataclass(frozen=True)
@@ -190,13 +192,25 @@ def run_window(run: BackfillRun, backfill: Backfill, window: Window, inputs: Seq
 
 
 def _with_patience(work: Callable[[], Mapping[str, int]]) -> Mapping[str, int]:
-    """Do the work; where a scheduled run of the same flow holds the lock, wait for it, five minutes at most."""
+    """Do a window's work, its steps called directly: the window is what is seen and tried again, as a whole.
+
+    Where a scheduled run of the same flow holds the lock it is waited for, five minutes at most. A passing trouble,
+    such as a database that restarts, is tried again three times; what a file did before stands and is known then.
+    """
+    pauses = iter(_TROUBLE_PAUSES_SECONDS)
     for _ in range(_LOCK_ATTEMPTS):
         try:
-            return work()
+            with steps_called_directly():
+                return work()
         except Locked:
             time.sleep(_LOCK_PAUSE_SECONDS)
-    return work()
+        except KontorError as error:
+            pause = next(pauses, None) if error.transient else None
+            if pause is None:
+                raise
+            time.sleep(pause)
+    with steps_called_directly():
+        return work()
 
 
 @step(WRITE_STEP)

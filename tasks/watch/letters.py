@@ -8,7 +8,8 @@ from html import escape
 from tasks.letters import Letter, Mailbox, message_id
 from tasks.watch.judging import Alert
 
-_KINDS = {
+# What a trouble is called, and how the subject of its mail goes on.
+KINDS = {
     "late": "is late",
     "missing": "has not run",
     "too_long": "runs too long",
@@ -37,7 +38,7 @@ def alert_letter(
     text = "\n".join(lines) + "\n"
     return Letter(
         to=to,
-        subject=f"[Kontor] {mark}{alert.flow} {_KINDS[alert.kind]}",
+        subject=f"[Kontor] {mark}{alert.flow} {KINDS[alert.kind]}",
         text=text,
         message_id=message_id(sender, "alert over", alert.alert_id, alert.opened_at.isoformat()) if over else first,
         dated=now,

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import httpx
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     DeploymentFilter,
     DeploymentFilterName,
@@ -19,7 +19,7 @@ from prefect.client.schemas.filters import (
     LogFilter,
     LogFilterFlowRunId,
 )
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import DeploymentSort, FlowRunSort, LogSort
 from prefect.exceptions import PrefectException
 from prefect.states import Crashed
@@ -42,6 +42,7 @@ from tasks.watch.store import (
     ended_runs,
     fetch_runs,
     keep_alarms,
+    orphaned_backfill,
     reserve_untold,
     reserve_untold_ends,
     unproven_backups,
@@ -51,6 +52,10 @@ from tasks.watch.store import (
 DEPLOYMENTS = PROJECT_ROOT / "configs" / "prefect.yaml"
 _EXCERPT_LINES = 12
 _MOST_RUNS = 200
+_LAST_WORDS = timedelta(minutes=2)
+_LONGEST_START = timedelta(minutes=15)  # a container's image may have to be fetched first
+_ENDED = "Its process is gone; Kontor's run ledger has how it ended."
+_NEVER_BEGAN = "The worker that took it is gone; it never began."
 _SAFE_TO_RESTART = ("customer_import", "payment_sync", "catalog_upsert", "data_quality")
 
 
@@ -104,49 +109,70 @@ def keep_alerts(run: WatchRun, alarms: Sequence[Alarm]) -> dict[str, int]:
 
 @step(WRITE_STEP)
 def close_zombies(run: WatchRun) -> int:
-    """Give Prefect's runs that stand as running, though our ledger knows their end, a true state; returns how many."""
+    """Give Prefect's runs a true state that wait for a process which is gone; returns how many.
+
+    Running, though our ledger knows their end: the process died, or could not tell Prefect. Pending for long: the
+    worker that took them died before it started anything; such a run would hold its deployment's only place for ever.
+    """
     if run.parameters.dry_run:
         return 0
     with get_client(sync_client=True) as client:
-        running = client.read_flow_runs(
-            flow_run_filter=FlowRunFilter(
-                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING]))
-            ),
-            sort=FlowRunSort.EXPECTED_START_TIME_ASC,
-            limit=_MOST_RUNS,
-            offset=0,
-        )
+        running, pending = (_runs_in(client, kind) for kind in (StateType.RUNNING, StateType.PENDING))
         with run.engine.connect() as connection:
             ended = ended_runs(connection, [str(item.id) for item in running])
-        for item in running:
+        zombies = [
             # A flow closes its ledger row a moment before it ends in Prefect.
-            if str(item.id) in ended and item.start_time and run.now - item.start_time > timedelta(minutes=2):
-                message = "Its process is gone; Kontor's run ledger has how it ended."
-                client.set_flow_run_state(item.id, Crashed(message=message), force=True)
-                log_event("zombie_closed", run_id=run.run.run_id, prefect_run_id=item.id)
-    return len(ended)
+            *((z, _ENDED) for z in running if str(z.id) in ended and _for_long(run, z.start_time, _LAST_WORDS)),
+            *((z, _NEVER_BEGAN) for z in pending if z.state and _for_long(run, z.state.timestamp, _LONGEST_START)),
+        ]
+        for zombie, message in zombies:
+            client.set_flow_run_state(zombie.id, Crashed(message=message), force=True)
+            log_event("zombie_closed", run_id=run.run.run_id, prefect_run_id=zombie.id)
+    return len(zombies)
+
+
+def _runs_in(client: SyncPrefectClient, state: StateType) -> list[FlowRun]:
+    return client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[state]))),
+        sort=FlowRunSort.EXPECTED_START_TIME_ASC,
+        limit=_MOST_RUNS,
+        offset=0,
+    )
+
+
+def _for_long(run: WatchRun, since: datetime | None, least: timedelta) -> bool:
+    return since is not None and run.now - since > least
 
 
 @step(WRITE_STEP)
 def restart_dead(run: WatchRun, alarms: Sequence[Alarm]) -> list[str]:
-    """Ask for another run of each flow whose newest run died, where running again is harmless; returns the flows."""
-    dead = {alarm.flow for alarm in alarms if alarm.kind == "crashed"}
-    wanted = [flow for flow in _SAFE_TO_RESTART if flow in dead and run.parameters.restart]
-    if run.parameters.dry_run or not wanted:
+    """Ask for another run of each flow whose newest run died, where running again is harmless; returns the flows.
+
+    A backfill is gone on with by its number: what its windows have done stands in the database.
+    """
+    dead = {alarm.flow: alarm.fingerprint for alarm in alarms if alarm.kind == "crashed"}
+    if run.parameters.dry_run or not run.parameters.restart or not dead:
         return []
+    wanted: dict[str, dict[str, object]] = {flow: {} for flow in _SAFE_TO_RESTART if flow in dead}
+    with run.engine.connect() as connection:
+        orphan = orphaned_backfill(connection) if "backfill" in dead else None
+    if orphan is not None:
+        wanted["backfill"] = {"parameters": {"backfill_id": orphan, "live": True}}
     started = []
     with get_client(sync_client=True) as client:
         for deployment in client.read_deployments(
-            deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=wanted)),
+            deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=list(wanted))),
             sort=DeploymentSort.NAME_ASC,
             limit=_MOST_RUNS,
             offset=0,
         ):
             # One new run per dead one, however often the watcher looks.
-            key = max(alarm.fingerprint for alarm in alarms if alarm.flow == deployment.name)
-            client.create_flow_run_from_deployment(deployment.id, idempotency_key=f"restart {key}", tags=["restart"])
-            started.append(str(deployment.name))
-            log_event("restarted", run_id=run.run.run_id, flow=str(deployment.name))
+            key = f"restart {dead[deployment.name]}"
+            client.create_flow_run_from_deployment(
+                deployment.id, parameters=wanted[deployment.name], idempotency_key=key, tags=["restart"]
+            )
+            started.append(deployment.name)
+            log_event("restarted", run_id=run.run.run_id, flow=deployment.name)
     return started
 
 

@@ -159,6 +159,20 @@ def ended_runs(connection: Connection, prefect_run_ids: Sequence[str]) -> set[st
     return set(rows)
 
 
+def orphaned_backfill(connection: Connection) -> int | None:
+    """The number of the backfill that stands as running while nobody runs one; None where there is none.
+
+    One driver works at a time and holds its flow's lock, so a run of it that lives means that it is not orphaned.
+    """
+    found: int | None = connection.scalar(
+        text(
+            "select min(b.backfill_id) from ops.backfills b where b.state = 'running' and not exists"
+            " (select from report.runs r where r.flow = 'backfill' and r.state = 'running')"
+        )
+    )
+    return found
+
+
 def unproven_backups(connection: Connection) -> list[Alarm]:
     """The alarm that no backup was proven to restore for longer than its rule allows; none when all is well."""
     row = connection.execute(

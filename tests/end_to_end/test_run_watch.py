@@ -8,11 +8,14 @@ from email.message import EmailMessage
 from email.policy import default
 from pathlib import Path
 from typing import Any
+from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 from sqlalchemy import text
 
 from tasks import database
+from tasks.local_stack import find_postgres
 from tasks.watch.dead_man import sound_if_silent
 from tasks.watch.judging import Alarm
 from tasks.watch.store import keep_alarms, reserve_untold, reserve_untold_ends
@@ -141,3 +144,46 @@ def test_a_silent_watcher_is_told_of_by_somebody_else(empty_stage: Stage) -> Non
     _watch(empty_stage)
     assert [alert["state"] for alert in _alerts(books)] == ["cleared"]
     assert "Over: run_watch is silent" in _mails(empty_stage)[-1]
+
+
+def _prefect(stage: Stage) -> psycopg.Connection[Any]:
+    server = find_postgres(stage.settings.home)
+    if server is None:
+        pytest.fail("the test server is not running")
+    where = f"host={server.socket_dir} port={server.port} user={server.superuser} dbname=prefect"
+    return psycopg.connect(where, autocommit=True)
+
+
+def test_runs_that_stand_for_a_process_that_is_gone_are_closed(empty_stage: Stage) -> None:
+    """Running though the ledger knows the end, or pending for long: Crashed. What has just begun is left alone."""
+    stage, books = empty_stage, Books(empty_stage.settings)
+    first = _plant(books, "failed", datetime.now(UTC) - timedelta(minutes=9))
+    flow, (dead, young, stuck, fresh) = uuid4(), (uuid4() for _ in range(4))
+    with database.engine_for(stage.settings, database.OWNER).begin() as connection:
+        statement = "update ops.run_ledger set prefect_run_id = :prefect where run_id = :run"
+        connection.execute(text(statement), {"prefect": dead, "run": first})
+    begun = {dead: ("RUNNING", 9), young: ("RUNNING", 9), stuck: ("PENDING", 16), fresh: ("PENDING", 14)}
+    with _prefect(stage) as prefect:
+        prefect.execute("insert into flow (id, name, tags, labels) values (%s, 'zombies', '[]', '{}')", (flow,))
+        for run, (state, minutes) in begun.items():
+            _plant_in_prefect(prefect, flow, run, state, minutes)
+        _watch(stage)
+        rows = prefect.execute("select id, state_type::text from flow_run where flow_id = %s", (flow,)).fetchall()
+        prefect.execute("delete from flow where id = %s", (flow,))
+    assert dict(rows) == {dead: "CRASHED", young: "RUNNING", stuck: "CRASHED", fresh: "PENDING"}
+
+
+def _plant_in_prefect(prefect: psycopg.Connection[Any], flow: UUID, run: UUID, state: str, minutes: int) -> None:
+    """A run of Prefect's that entered its state some minutes ago, with what the server looks at when it is changed."""
+    since, state_id = datetime.now(UTC) - timedelta(minutes=minutes), uuid4()
+    prefect.execute(
+        "insert into flow_run (id, flow_id, name, state_type, state_name, start_time, expected_start_time,"
+        " state_timestamp) values (%s, %s, 'zombie', %s, %s, %s, %s, %s)",
+        (run, flow, state, state.title(), since, since, since),
+    )
+    prefect.execute(
+        "insert into flow_run_state (id, flow_run_id, type, name, timestamp, state_details)"
+        " values (%s, %s, %s, %s, %s, '{}')",
+        (state_id, run, state, state.title(), since),
+    )
+    prefect.execute("update flow_run set state_id = %s where id = %s", (state_id, run))

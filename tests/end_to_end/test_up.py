@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -9,26 +10,30 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 import pytest
 from sqlalchemy import text
 
 from configs.settings import PROJECT_ROOT, Settings
+from flows.commands.automations import HEARTBEAT_LOST
 from tasks import database
 from tasks.local_stack import remove_postgres
+from tasks.prefect_server import find_prefect
 from tasks.standing import find_supervisor
 from tests.ledgers import item, write_csv
 
 KONTOR = [sys.executable, "-m", "flows.cli"]
 
 
-def _run(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def _run(home: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "KONTOR_"))}
-    environment = {**inherited, "KONTOR_HOME": str(home), "NO_COLOR": "1"}
+    environment = {**inherited, "KONTOR_HOME": str(home), "NO_COLOR": "1", **more}
     return subprocess.run(
         [*KONTOR, *arguments],
         cwd=PROJECT_ROOT,
@@ -81,6 +86,10 @@ def test_up_stands_whatever_is_killed(home: Path, tmp_path: Path) -> None:
     supervisor = find_supervisor(home)
     assert supervisor is not None
 
+    assert [automation["name"] for automation in _ask(home, "automations/filter")] == [HEARTBEAT_LOST]
+    scheduled = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
+    _until("the scheduler's plan", lambda: _ask(home, "flow_runs/count", **scheduled) >= 10)
+
     path = write_csv(tmp_path / "open_items_2026-11-16.csv", [item("1001", "A-1", "10.00", _day("2026-12-01"))])
     shutil.copy(path, home / "inbox" / path.name)
     _until("the file's run", lambda: _files(home) == ["open_items_2026-11-16.csv"])
@@ -103,6 +112,56 @@ def test_up_stands_whatever_is_killed(home: Path, tmp_path: Path) -> None:
     down = _run(home, "down")
     assert down.stdout.count("stopped") == 3, down.stdout
     assert find_supervisor(home) is None
+
+
+@pytest.mark.campaign
+def test_what_a_killed_worker_leaves_is_closed_and_done_again(home: Path, tmp_path: Path) -> None:
+    """Worker and run killed outright: Prefect's own rule closes the run, the watcher speaks, the work is done again."""
+    tell = {"KONTOR_ENGINEER_EMAILS": "ops@example.org", "KONTOR_MAIL_FROM": "kontor@example.org"}
+    assert _run(home, "up", "--detach").returncode == 0
+    supervisor = find_supervisor(home)
+    assert supervisor is not None
+    path = write_csv(tmp_path / "open_items_2026-11-16.csv", [item("1001", "A-1", "10.00", _day("2026-12-01"))])
+    with database.engine_for(Settings(home=home), database.OWNER).connect() as connection:
+        connection.execute(text("lock table crm.invoices in access exclusive mode"))
+        shutil.copy(path, home / "inbox" / path.name)
+        _until("the file's run", lambda: _runs(home, "payment_sync"))
+        worker = psutil.Process(_companions(supervisor)["worker"])
+        for process in [worker, *worker.children(recursive=True)]:
+            process.kill()
+        connection.rollback()
+    [(run, _, _)] = _runs(home, "payment_sync")
+    _until("the end of the zombie", lambda: _prefect_state(home, run) == "CRASHED", 240)
+
+    watched = _run(home, "run", "run_watch", **tell)
+    assert watched.returncode == 0, watched.stderr
+    assert _runs(home, "payment_sync")[0][1] == "abandoned"
+    assert len(list((home / "outbox").rglob("*.eml"))) == 1
+    _until("the file's second run", lambda: _files(home) == ["open_items_2026-11-16.csv"])
+    _until("its end", lambda: [state for _, state, _ in _runs(home, "payment_sync")] == ["abandoned", "done"])
+
+
+def _runs(home: Path, flow: str) -> list[tuple[str, str, int]]:
+    with database.engine_for(Settings(home=home), database.FLOWS).connect() as connection:
+        rows = connection.execute(
+            text("select prefect_run_id::text, state, run_id from ops.run_ledger where flow = :flow order by run_id"),
+            {"flow": flow},
+        )
+        return [(row[0], row[1], row[2]) for row in rows]
+
+
+def _ask(home: Path, path: str, **question: object) -> Any:
+    server = find_prefect(home)
+    assert server is not None
+    body, kind = json.dumps(question).encode(), {"Content-Type": "application/json"}
+    asked = urllib.request.Request(f"{server.api_url}/{path}", data=body, headers=kind)
+    with urllib.request.urlopen(asked, timeout=30) as answer:
+        return json.load(answer)
+
+
+def _prefect_state(home: Path, run: str) -> str:
+    [found] = _ask(home, "flow_runs/filter", flow_runs={"id": {"any_": [run]}})
+    return str(found["state_type"])
 
 
 def _day(text_: str) -> date:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.workers.process import ProcessJobConfiguration
 
 from configs.settings import PROJECT_ROOT, Settings
 from flows.commands.catching_up import rule_of
-from flows.commands.deploying import DEPLOYMENTS, QUEUES, read_deployments
+from flows.commands.deploying import DEPLOYMENTS, read_deployments
+from flows.commands.pools import IN_IMAGE, QUEUES, PoolKind, job_template, pool_name
 from flows.commands.running import known_flows
 from tasks.errors import BadInput
 
@@ -72,3 +77,76 @@ def test_a_wrong_entry_is_named_and_nothing_is_deployed(tmp_path: Path, change: 
         read_deployments(Settings(), file)
     assert said in refused.value.message
     assert document["deployments"][1]["name"] in refused.value.message
+
+
+class _DockerJob(ProcessJobConfiguration):
+    """What Prefect's worker for containers reads of a job; its package is not needed to fill the template in."""
+
+    image: str
+    image_pull_policy: str
+    networks: list[str]
+    auto_remove: bool
+    volumes: list[str]
+    mem_limit: str
+    privileged: bool
+
+
+class _KubernetesJob(ProcessJobConfiguration):
+    """What Prefect's worker for clusters reads of a job."""
+
+    namespace: str
+    job_manifest: dict[str, Any]
+
+
+def _filled(configuration: Any, kind: PoolKind, **values: object) -> Any:
+    """The job that Prefect makes of a template and a deployment's values; no server is asked."""
+    run = {"name": "kontor-run", "command": "prefect flow-run execute"}
+    return asyncio.run(configuration.from_template_and_values(job_template(kind), run | values, client=object()))
+
+
+@pytest.mark.parametrize(
+    ("kind", "configuration"),
+    [
+        (PoolKind.process, ProcessJobConfiguration),
+        (PoolKind.docker, _DockerJob),
+        (PoolKind.kubernetes, _KubernetesJob),
+    ],
+)
+def test_job_templates_are_filled_in_by_prefect(kind: PoolKind, configuration: type[ProcessJobConfiguration]) -> None:
+    """Prefect accepts each template, fills it with the pool's own values and a deployment's, and leaves no gap."""
+    template = job_template(kind)
+    WorkPoolCreate(name=pool_name(kind), type=str(kind), base_job_template=template)
+    used = set(re.findall(r"{{ (\w+) }}", json.dumps(template["job_configuration"])))
+    assert used == set(template["variables"]["properties"])
+    made = _filled(configuration, kind, env={"KONTOR_HOME": "/home/kontor/data"})
+    said = made.model_dump_json()
+    assert "{{" not in said
+    assert made.env == {"KONTOR_HOME": "/home/kontor/data"}
+    assert "password" not in said.lower()
+
+
+def test_a_cluster_job_runs_the_image_with_its_home_and_settings() -> None:
+    """The manifest names image, volume and secret, runs as nobody special, and is tried by nobody but Kontor again."""
+    made = _filled(_KubernetesJob, PoolKind.kubernetes)
+    job = made.job_manifest
+    assert (job["apiVersion"], job["kind"], job["spec"]["backoffLimit"]) == ("batch/v1", "Job", 0)
+    pod = job["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    assert container["image"] == "kontor:latest"
+    assert container["args"] == "prefect flow-run execute"
+    assert container["envFrom"] == [{"secretRef": {"name": "kontor-settings"}}]
+    mounted = {mount["name"] for mount in container["volumeMounts"]}
+    assert mounted == {volume["name"] for volume in pod["volumes"]}
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["restartPolicy"] == "Never"
+
+
+def test_deployments_of_containers_find_the_code_in_the_image() -> None:
+    """Deployed for containers, every run starts in the image's folder and in the pool of its kind."""
+    for deployment in read_deployments(Settings(), kind=PoolKind.docker):
+        assert deployment.described["work_pool_name"] == "kontor-docker"
+        [pull] = deployment.described["pull_steps"]
+        assert next(iter(pull.values())) == {"directory": IN_IMAGE}
+    said = (PROJECT_ROOT / "configs" / "service" / "Containerfile").read_text("utf-8")
+    assert f"WORKDIR {IN_IMAGE}" in said
+    assert f"PATH={IN_IMAGE}/.venv/bin:" in said
