@@ -59,12 +59,13 @@ def _detach(settings: Settings) -> None:
     from tasks.errors import DependencyDown
     from tasks.standing import find_supervisor
 
+    started: subprocess.Popen[bytes] | None = None
     if find_supervisor(settings.home) is None:
         logs = settings.home / "logs"
         logs.mkdir(parents=True, exist_ok=True, mode=0o700)
         _ready_file(settings).unlink(missing_ok=True)
         with (logs / "up.log").open("ab") as log:
-            subprocess.Popen(
+            started = subprocess.Popen(
                 [sys.executable, "-m", "flows.cli", "up"],
                 env={**os.environ, "PYTHONPATH": _python_path()},
                 stdin=subprocess.DEVNULL,
@@ -74,9 +75,11 @@ def _detach(settings: Settings) -> None:
             )
     deadline = time.monotonic() + _READY_SECONDS + settings.start_timeout_seconds
     while not _ready_file(settings).exists():
-        if time.monotonic() > deadline:
+        ended = started is not None and started.poll() is not None
+        if ended or time.monotonic() > deadline:
             raise DependencyDown(
-                "Kontor did not come up in time.", hint=f"Read {settings.home / 'logs' / 'up.log'}; then try again."
+                "Kontor ended while it was coming up." if ended else "Kontor did not come up in time.",
+                hint=f"Read the end of {settings.home / 'logs' / 'up.log'}; then try again.",
             )
         time.sleep(0.2)
     _print_places(settings)
@@ -95,8 +98,6 @@ def _ready_file(settings: Settings) -> Path:
 
 
 def _stand(settings: Settings, stopped: threading.Event) -> None:
-    from flows.commands.catching_up import catch_up
-    from flows.commands.deploying import put_into_force
     from tasks.stack import ensure_database, ensure_prefect
     from tasks.standing import Supervisor
 
@@ -108,10 +109,7 @@ def _stand(settings: Settings, stopped: threading.Event) -> None:
     try:
         # The worker needs its seconds to load Prefect: meanwhile the deployments are put into force.
         supervisor.keep_up(time.monotonic())
-        deployed = put_into_force(settings)
-        say(f"{len(deployed)} deployments are in force.")
-        for line in catch_up(settings, deployed):
-            say(line)
+        _deploy(settings)
         ready.touch()
         _print_places(settings)
         _watch(settings, supervisor, stopped)
@@ -120,6 +118,26 @@ def _stand(settings: Settings, stopped: threading.Event) -> None:
         say("Stopping …")
         supervisor.stop()
     say("The worker and the watcher have ended; `kontor down` stops the servers too.")
+
+
+def _deploy(settings: Settings) -> None:
+    """Put the deployments into force and make up for missed runs in a process of its own.
+
+    Every flow is loaded for that, with all that it needs: hundreds of megabytes that nobody wants afterwards.
+
+    Raises:
+        BadInput: an entry or a flow is wrong; which one is said above.
+        DependencyDown: it failed otherwise; what it said stands above.
+    """
+    from tasks.errors import BadInput, DependencyDown
+
+    command = [sys.executable, "-m", "flows.commands.bringing_up"]
+    code = subprocess.run(command, env=_environment(settings), stdin=subprocess.DEVNULL, check=False).returncode
+    if code != 0:
+        kind = BadInput if code == BadInput.exit_code else DependencyDown
+        raise kind(
+            "The deployments could not be put into force.", hint="Read what is said above; then try `kontor up` again."
+        )
 
 
 def companions() -> tuple[Any, ...]:

@@ -12,7 +12,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +126,7 @@ def test_what_a_killed_worker_leaves_is_closed_and_done_again(home: Path, tmp_pa
         connection.execute(text("lock table crm.invoices in access exclusive mode"))
         shutil.copy(path, home / "inbox" / path.name)
         _until("the file's run", lambda: _runs(home, "payment_sync"))
+        _until("its heartbeat", lambda: _heartbeats(home, _runs(home, "payment_sync")[0][0]))
         worker = psutil.Process(_companions(supervisor)["worker"])
         for process in [worker, *worker.children(recursive=True)]:
             process.kill()
@@ -162,6 +163,17 @@ def _ask(home: Path, path: str, **question: object) -> Any:
 def _prefect_state(home: Path, run: str) -> str:
     [found] = _ask(home, "flow_runs/filter", flow_runs={"id": {"any_": [run]}})
     return str(found["state_type"])
+
+
+def _heartbeats(home: Path, run: str) -> int:
+    """How many heartbeats of a run have arrived; Prefect's rule sees those runs alone of which one has."""
+    day = timedelta(days=1)
+    wanted = {
+        "occurred": {"since": (datetime.now(UTC) - day).isoformat(), "until": (datetime.now(UTC) + day).isoformat()},
+        "event": {"name": ["prefect.flow-run.heartbeat"]},
+        "resource": {"id": [f"prefect.flow-run.{run}"]},
+    }
+    return int(_ask(home, "events/filter", filter=wanted)["total"])
 
 
 def _day(text_: str) -> date:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import time
 from datetime import date
 from pathlib import Path
@@ -10,15 +12,20 @@ from typing import Any
 
 import pytest
 
+from tasks import database
+from tasks.prefect_server import find_prefect, start_prefect
+from tasks.stack import prefect_options
 from tests.conftest import CAMPAIGN_FACTOR
+from tests.fault.test_kills import kill_server
 from tests.ledgers import Books
-from tests.nursery import KILLED, Ended
+from tests.nursery import KILLED, Child, Ended
 from tests.stage import Stage
 
 pytestmark = pytest.mark.xdist_group("faults")
 
 FIRST, LAST = date(2012, 1, 2), date(2012, 1, 22)
 WEEKS = 3
+WAYS = ("database", "prefect", "driver", "database", "prefect", "nobody")
 SEEDS = range(1 * CAMPAIGN_FACTOR)
 
 
@@ -114,6 +121,58 @@ def test_a_killed_driver_is_gone_on_with(stage: Stage, books: Books, source: Pat
     assert [row["count"] for row in files] == [1] * WEEKS
     assert books.read("select state from ops.backfills") == [{"state": "done"}]
     print(f"backfill seed {seed}: {kills} kills")
+
+
+@pytest.mark.campaign
+def test_a_year_killed_in_every_way_ends_as_the_undisturbed_one(stage: Stage, books: Books, source: Path) -> None:
+    """Driver, database and Prefect's server killed in turn during 2012: the year ends as 53 imports one by one."""
+    for path in sorted(source.glob("*.xlsx")):
+        books.take_in(path, "open_items")
+    books.classify()
+    by_hand = books.state()
+    stage.clear()
+    books.take_in(source.parent / "customers.xlsx", "organizations", date(2012, 1, 1))
+
+    chance = random.Random("a year")
+    first = stage.processes.start_flow("backfill", **_request(source, to_day="2012-12-31"))
+    ended, kills = _disturb(stage, books, first, "driver", chance), ["driver"]
+    while books.read("select state from ops.backfills") != [{"state": "done"}]:
+        way = WAYS[min(len(kills), len(WAYS)) - 1]
+        child = stage.processes.start("backfill", "resume", "1", "--live")
+        ended = _disturb(stage, books, child, way, chance)
+        kills.append(way)
+        assert len(kills) < 12, (kills, ended.said)
+    assert books.state() == by_hand
+    assert {state for _, state in _windows(books)} == {"done"}
+    assert books.read("select count(*) from outbox.reminders") == [{"count": 0}]
+    assert books.read("select flow from report.runs where state = 'running'") == []
+    assert {"driver", "database", "prefect"} <= set(kills)
+    print(kills)
+
+
+def _disturb(stage: Stage, books: Books, child: Child, way: str, chance: random.Random) -> Ended:
+    """Let some windows pass, kill whoever ``way`` says, put up again what was killed, and say how the driver ended."""
+    goal = _done(books) + chance.randint(2, 6)
+    while child.is_alive and (way == "nobody" or _done(books) < goal):
+        time.sleep(0.05)
+    time.sleep(chance.uniform(0, 0.3))
+    if way == "driver":
+        child.kill()
+    elif way == "database":
+        kill_server(stage.settings)
+    elif way == "prefect":
+        server = find_prefect(stage.settings.home)
+        if server is not None:
+            os.killpg(server.pid, signal.SIGKILL)
+    ended = child.wait()
+    database.prepare(stage.settings)
+    url, options = database.prefect_database_url(stage.settings), prefect_options(stage.settings)
+    start_prefect(stage.settings.home, database_url=url, options=options)
+    return ended
+
+
+def _done(books: Books) -> int:
+    return sum(state == "done" for _, state in _windows(books))
 
 
 @pytest.mark.campaign

@@ -1,0 +1,31 @@
+"""Once at every `kontor up`: put the deployments into force and make up for the runs that were missed meanwhile."""
+
+from __future__ import annotations
+
+import sys
+
+from flows.commands.screen import say
+
+
+def main() -> int:
+    """Do it on the server that ``PREFECT_API_URL`` names, and say so; returns the exit code."""
+    from configs.settings import load_settings
+    from flows.commands.catching_up import catch_up
+    from flows.commands.deploying import put_into_force
+    from tasks.errors import KontorError
+
+    try:
+        settings = load_settings()
+        deployed = put_into_force(settings)
+        say(f"{len(deployed)} deployments are in force.")
+        for line in catch_up(settings, deployed):
+            say(line)
+    except KontorError as error:
+        say(error.message)
+        say(f"what to do: {error.hint}")
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
