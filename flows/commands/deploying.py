@@ -165,7 +165,7 @@ def _described(entry: Mapping[str, Any], flow: Any, pull: Sequence[Any], kind: P
         "tags": [*entry.get("tags", []), POOL],
         "entrypoint": entry["entrypoint"],
         "parameters": entry.get("parameters") or {},
-        "parameter_openapi_schema": flow.parameters.model_dump(exclude_unset=True),
+        "parameter_openapi_schema": _in_order(flow.parameters.model_dump(exclude_unset=True)),
         "enforce_parameter_schema": True,
         "work_pool_name": pool_name(kind),
         "work_queue_name": pool["work_queue_name"],
@@ -175,6 +175,14 @@ def _described(entry: Mapping[str, Any], flow: Any, pull: Sequence[Any], kind: P
         "concurrency_options": ConcurrencyOptions(collision_strategy=limit["collision_strategy"]) if limit else None,
     }
     return Deployment(entry["name"], entry["entrypoint"], pool["work_queue_name"], described)
+
+
+def _in_order(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema with every field's place in its model: the server keeps JSON sorted by the length of its keys."""
+    for definition in schema.get("definitions", {}).values():
+        for place, field in enumerate(definition.get("properties", {}).values()):
+            field["position"] = place
+    return schema
 
 
 # --- telling the server -----------------------------------------------------------------------------------------------

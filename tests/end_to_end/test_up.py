@@ -45,7 +45,7 @@ def _run(home: Path, *arguments: str, **more: str) -> subprocess.CompletedProces
     )
 
 
-def _until(what: str, holds: Callable[[], object], seconds: float = 90.0) -> None:
+def _until(what: str, holds: Callable[[], object], seconds: float = 180.0) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > deadline:

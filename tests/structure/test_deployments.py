@@ -79,6 +79,19 @@ def test_a_wrong_entry_is_named_and_nothing_is_deployed(tmp_path: Path, change: 
     assert document["deployments"][1]["name"] in refused.value.message
 
 
+def test_forms_show_fields_in_the_order_of_their_model() -> None:
+    """The form of a backfill begins with flow and period; every field of every form says its place."""
+    forms = {d.name: d.described["parameter_openapi_schema"]["definitions"] for d in read_deployments(Settings())}
+    asked = forms["backfill"]["BackfillParameters"]["properties"]
+    first = sorted(asked, key=lambda name: int(asked[name]["position"]))[:3]
+    assert first == ["flow", "from_day", "to_day"]
+    fields = [
+        field for form in forms.values() for model in form.values() for field in model.get("properties", {}).values()
+    ]
+    assert len(fields) > 40
+    assert all("position" in field for field in fields)
+
+
 class _DockerJob(ProcessJobConfiguration):
     """What Prefect's worker for containers reads of a job; its package is not needed to fill the template in."""
 
