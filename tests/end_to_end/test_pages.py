@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser import Page, browser, find_browser
+from tests.admin_browser import Page, browser
+from tests.browser import find_chromium
 from tests.end_to_end.test_up import _ask, _day, _run, home
 from tests.ledgers import item, write_csv
 
@@ -77,7 +78,7 @@ def fill_in_and_watch(home: Path, page: Page, pictures: Path) -> None:
 @pytest.mark.campaign
 def test_a_backfill_is_asked_for_in_the_form_and_watched(home: Path, tmp_path: Path) -> None:
     """The form's choices, dates and switch reach the run; the run's page and its report say that it was done."""
-    program = find_browser()
+    program = find_chromium()
     if program is None:
         pytest.skip("there is no Chromium on this machine")
     assert _run(home, "up", "--detach").returncode == 0
