@@ -12,13 +12,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import connect
+from websockets.sync.connection import Connection
 
 
 class Page:
     """One tab. Where something does not appear in time an AssertionError says what the page showed instead."""
 
-    def __init__(self, connection: ClientConnection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection, self._count = connection, 0
         for domain in ("Page", "Runtime"):
             self.tell(f"{domain}.enable")
