@@ -38,14 +38,14 @@ check: $(STAMP)
 	@$(BIN)/lint-imports
 
 bench: $(STAMP)
-	@for name in import excel reports classification history sending backup decisions quality duplicates; do \
+	@for name in import catalog excel reports classification history sending backup decisions quality duplicates; do \
 	  echo "== $$name"; $(BIN)/python -m tests.benchmarks.bench_$$name || exit 1; done
 
 # The same tests with hundreds of seeds, printed as they pass: kills at any instant, files in any order. Then the long
 # ones that `make test` leaves out.
 CAMPAIGN ?= 50
 campaign: $(STAMP)
-	@KONTOR_CAMPAIGN_FACTOR=$(CAMPAIGN) $(BIN)/python -m pytest -s tests/fault/test_kills.py tests/fault/test_sending_kills.py tests/fault/test_backup_faults.py tests/fault/test_backup_wal.py tests/fault/test_concurrency.py tests/fault/test_confined_reading.py tests/database/test_any_order.py
+	@KONTOR_CAMPAIGN_FACTOR=$(CAMPAIGN) $(BIN)/python -m pytest -s tests/fault/test_kills.py tests/fault/test_catalog_kills.py tests/fault/test_catalog_faults.py tests/fault/test_sending_kills.py tests/fault/test_backup_faults.py tests/fault/test_backup_wal.py tests/fault/test_concurrency.py tests/fault/test_confined_reading.py tests/database/test_any_order.py tests/database/test_catalog_any_order.py
 	@KONTOR_CAMPAIGN_FACTOR=2 $(BIN)/python -m pytest -m campaign
 
 # Versions change on purpose only: edit pyproject.toml, then `make lock` and read the difference.

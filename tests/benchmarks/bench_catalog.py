@@ -1,6 +1,7 @@
 """A catalogue with three prices a product taken in again, 5 % changed, beside the floor and a peer, and changes alone.
 
-Run with ``.venv/bin/python -m tests.benchmarks.bench_catalog [--products N …] [--rounds N]``. The floor is COPY of the
+Run with ``.venv/bin/python -m tests.benchmarks.bench_catalog [--products N …] [--rounds N] [--workbook ROWS]``. A
+workbook is timed end to end beside the time that calamine needs to iterate over its cells. The floor is COPY of the
 file and hand-written MERGEs of products and prices into tables with the columns, keys, checks, indexes and foreign keys
 of the real ones, history of prices included: nothing is read confined, checked, measured or remembered. What a file of
 changes costs must follow the changes and not the catalogue, so files of 10, 1,000 and 10,000 of them are timed alone.
@@ -15,6 +16,8 @@ from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
 
+import xlsxwriter
+from python_calamine import CalamineWorkbook
 from sqlalchemy import Connection, text
 
 from configs.settings import Settings
@@ -121,6 +124,28 @@ def load_floor(settings: Settings, path: Path, as_of: date) -> None:
             connection.execute(text(statement), parameters)
 
 
+def measure_workbook(settings: Settings, rows: int, rounds: int) -> Clock:
+    """Take an .xlsx in, first whole and then as it was, beside a bare iteration over its cells."""
+    path = settings.home / "bench" / "catalog.xlsx"
+    path.parent.mkdir(exist_ok=True)
+    with xlsxwriter.Workbook(path, {"constant_memory": True}) as book:
+        sheet = book.add_worksheet("Catalogue")
+        sheet.write_row(0, 0, HEADINGS)
+        for number in range(rows):
+            *texts, customer, dealer, promo = _row(number, 1_000 + number % 90_000)
+            sheet.write_row(number + 1, 0, (*texts, float(customer), float(dealer), float(promo)))
+    clock = Clock()
+    clock.measure("first import", partial(take_in, settings, path, "catalog", FIRST))
+    for week in range(1, rounds + 1):
+        clock.measure("calamine iterates", partial(_iterate, path))
+        clock.measure("import", partial(take_in, settings, path, "catalog", FIRST + timedelta(weeks=week)))
+    return clock
+
+
+def _iterate(path: Path) -> int:
+    return sum(len(row) for row in CalamineWorkbook.from_path(str(path)).get_sheet_by_index(0).iter_rows())
+
+
 def _create(connection: Connection) -> None:
     driver_of(connection).execute(_CREATE)
 
@@ -159,10 +184,15 @@ def measure(settings: Settings, products: int, rounds: int) -> tuple[Clock, floa
 def main() -> None:
     """Measure and print the ratios."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--products", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--products", type=int, nargs="*", default=SIZES)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--workbook", type=int, default=50_000)
     chosen = parser.parse_args()
     warm_up()
+    with own_server() as settings:
+        clock = measure_workbook(settings, chosen.workbook, chosen.rounds)
+    lines = [(name, f"{clock.least(name):.2f}") for name in clock.seconds]
+    show(f"A workbook of {chosen.workbook:,} products; {machine()}", ("work", "seconds"), lines)
     rows: list[tuple[str, ...]] = []
     for products in chosen.products:
         with own_server() as settings:
@@ -173,8 +203,9 @@ def main() -> None:
             for name in clock.seconds
         ]
         print(f"{products:,} products: at most {peak:.0f} MB held")
-    show(f"A catalogue with three prices a product, 5 % changed; {machine()}",
-         ("products", "way", "seconds", "ratio to the floor"), rows)  # fmt: skip
+    if rows:
+        title = f"A catalogue with three prices a product, 5 % changed; {machine()}"
+        show(title, ("products", "way", "seconds", "ratio to the floor"), rows)
 
 
 if __name__ == "__main__":
