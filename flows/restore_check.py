@@ -31,12 +31,11 @@ def restore_check(parameters: CheckParameters = THE_NEWEST) -> dict[str, int]:
         # Check: what is there.
         survey_target(run)
 
-        # Read: every byte of it; a dry run ends here.
-        compared = compare_digests(run, parameters.label)
+        # Read: a dry run compares every byte with what was signed, and ends here.
         if parameters.dry_run:
-            return {"backups_compared": compared}
+            return {"backups_compared": compare_digests(run, parameters.label)}
 
-        # Decide and write: restore it, look, and sign what was found.
+        # Decide and write: compare, restore, look, and sign what was found, also where the bytes are others.
         verdict = check_restore(run, parameters.label, parameters.planted)
 
         # Report: what did not pass ends the run as failed.

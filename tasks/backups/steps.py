@@ -19,7 +19,7 @@ from tasks.backups.engine import Engine
 from tasks.backups.manifest import Manifest, Verdict
 from tasks.backups.store import Policy
 from tasks.database import engine_for
-from tasks.errors import BadInput, PartlyDone
+from tasks.errors import BadInput, PartlyDone, Refused
 from tasks.ledger import Run
 from tasks.steps import READ_STEP, SEND_STEP, WRITE_STEP, current_actor, log_event, open_run, publish_summary, step
 
@@ -139,12 +139,18 @@ def report_backup(run: BackupRun, manifest: Manifest | None, verdict: Verdict | 
 
 
 def conclude(verdict: Verdict | None, *, made: bool) -> None:
-    """End the run as failed where a backup was not proven, or not at all where there was nothing to prove.
+    """End the run as failed where a backup was not proven; one that was made without the private key here waits for it.
 
     Raises:
         PartlyDone: a backup was made and its check found something wrong.
         BadInput: a check found something wrong.
+        Refused: a check was all that was asked for, and the private key is not here.
     """
+    if verdict is None and not made:
+        raise Refused(
+            "The private key is not on this machine, so nothing was restored and nothing proven.",
+            hint="Run restore_check where it is (KONTOR_BACKUP_IDENTITY), or compare digests only with --dry-run.",
+        )
     if verdict is None or verdict.passed:
         return
     wrong = "".join(f"\n  - {f.name}: {f.said}" for f in verdict.findings if not f.passed)

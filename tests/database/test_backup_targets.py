@@ -18,10 +18,13 @@ from moto.server import ThreadedMotoServer
 
 from configs.settings import Settings
 from tasks.backups import keys, wal
-from tasks.backups.checking import check_backup
+from tasks.backups.checking import check_backup, check_digests, clear
+from tasks.backups.engine import Wanted
+from tasks.backups.programs import files
 from tasks.backups.pruning import delete_backups
 from tasks.backups.targets import Target, target_at
 from tasks.errors import DependencyDown, UsageError
+from tasks.local_stack import make_restore_folder, programs_folder
 from tests.backup_site import fill, site_at
 
 
@@ -127,7 +130,26 @@ def test_a_target_that_is_not_there_is_told_without_its_address(tmp_path: Path) 
         target_at(str(tmp_path / "file" / "below"))
 
 
-@pytest.mark.parametrize("kind", ["s3", pytest.param("sftp", marks=pytest.mark.campaign)])
+def test_a_backup_on_object_storage_is_laid_out_again(
+    s3: tuple[str, str], kontor_settings: Settings, tmp_path: Path
+) -> None:
+    """Taken there, listed from there, and laid out as PostgreSQL's own list says; deleted, nothing is left."""
+    site = site_at(kontor_settings, s3[0], tmp_path / "keys", s3[1])
+    manifest = site.take()
+    assert site.catalogue.backups == (manifest,)
+    assert check_digests(site.engine, [manifest]).passed
+    folder = make_restore_folder(kontor_settings.home / "laid")
+    try:
+        site.engine.lay_out(Wanted((manifest,), point=manifest.point), folder)
+        assert files(programs_folder(), folder).passed
+    finally:
+        clear(kontor_settings.home / "laid")
+    delete_backups(site.engine.target, site.catalogue, [manifest.label])
+    assert [label for label in site.engine.target.names() if site.engine.target.names(label)] == []
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("kind", ["s3", "sftp"])
 def test_whole_backups_on_another_machine(
     kind: str, request: pytest.FixtureRequest, kontor_settings: Settings, tmp_path: Path
 ) -> None:

@@ -79,6 +79,7 @@ def receiver(site: Site) -> Iterator[subprocess.Popen[bytes]]:
     process.wait(20)
 
 
+@pytest.mark.campaign
 def test_a_receiver_that_was_stopped_goes_on_and_one_away_too_long_begins_anew(site: Site) -> None:
     """Killed with its program while commits go on: the slot keeps them. Past the limit it is lost, and says so."""
     server, folder = site.server, wal.wal_folder(site.settings)
