@@ -56,3 +56,10 @@ left join crm.organizations l
     on l.organization_id = case p.entity when 'organization' then p.left_id else lc.organization_id end
 left join crm.organizations r
     on r.organization_id = case p.entity when 'organization' then p.right_id else rc.organization_id end;
+
+-- A trigram index keeps a list of entries to be sorted in later, which each look-up reads whole; only its owner may have
+-- it sorted in. Returns how many pages were.
+create or replace function crm.settle_keys() returns bigint
+language sql volatile security definer set search_path = pg_catalog
+return gin_clean_pending_list('crm.organization_keys_name_key_idx'::regclass)
+       + gin_clean_pending_list('crm.contact_keys_name_key_idx'::regclass);
