@@ -172,6 +172,7 @@ def _backtest_files(contract: str, newest: int, form: ListFormat, limit: int) ->
     found = on_database(lambda connection: backtest_archive(connection, standing, draft, folder, newest))
     if form is ListFormat.json:
         plain = [{name: json_value(value) for name, value in row.items()} for row in found.records]
+        note_egress("quality backtest", "json", len(plain), ("cells",), always=True)  # a reason quotes what stood there
         out().file.write(json.dumps(plain, ensure_ascii=False, indent=2) + "\n")
         return
     out().print(f"{counted(found.files, 'archived file')} with {counted(found.rows, 'row')} read by both contracts.")

@@ -49,6 +49,7 @@ def export(
     if not rows:
         out().print("No open incident can be mended in a workbook; none was written.")
         return
+    note_egress("quality export", "xlsx", len(rows), ("cells",), always=True)
     try:
         write_corrections(rows, to, OF_RECORDS)
     except OSError as error:
