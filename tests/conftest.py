@@ -48,34 +48,37 @@ SEEDED = {f"rules.{path.stem}" for path in (PROJECT_ROOT / "configs" / "rules").
 KEPT = {"ops.installation", "ops.alembic_version"} | SEEDED
 
 
-# Files that take longest, so that no worker begins one of them when the other has nothing left to do.
+# Files that take longest, so that no worker begins one of them when the other has nothing left to do. After them come
+# the folders whose tests wait for other processes, and last those that only compute.
 LONGEST = (
-    "end_to_end/test_cli.py",
     "fault/test_local_stack_faults.py",
-    "database/test_guards.py",
-    "fault/test_kills.py",
+    "end_to_end/test_cli.py",
     "fault/test_concurrency.py",
+    "fault/test_kills.py",
+    "end_to_end/test_up.py",
     "end_to_end/test_tutorial.py",
-    "fault/test_prefect_server_faults.py",
-    "database/test_corrections.py",
-    "end_to_end/test_discretion.py",
-    "database/test_any_order.py",
     "end_to_end/test_prefect_server.py",
+    "database/test_any_order.py",
+    "database/test_corrections.py",
+    "database/test_guards.py",
 )
+FIRST_FOLDERS = ("end_to_end", "fault", "database")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark every test by the folder it stands in, and let the files that take longest come first."""
     order = {PROJECT_ROOT / "tests" / name: place for place, name in enumerate(LONGEST)}
+    folders = {name: len(LONGEST) + place for place, name in enumerate(FIRST_FOLDERS)}
     for item in items:
         folder = item.path.relative_to(PROJECT_ROOT / "tests").parts[0]
+        order.setdefault(item.path, folders.get(folder, len(LONGEST) + len(folders)))
         if folder in FOLDERS:
             item.add_marker(folder)
     if CAMPAIGN_FACTOR == 1:
         for item in items:
             if item.get_closest_marker("campaign") is not None:
                 item.add_marker(pytest.mark.skip(reason="a long one: `make campaign` runs it"))
-    items.sort(key=lambda item: order.get(item.path, len(order)))
+    items.sort(key=lambda item: order[item.path])
 
 
 @pytest.fixture(scope="session")

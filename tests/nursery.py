@@ -32,11 +32,17 @@ LONGEST_RUN = 240.0
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended: its exit code (negative: the signal), what it printed, and how long it took."""
+    """How a command ended: its exit code (negative: the signal), its output, its messages, and how long it took."""
 
     code: int
-    said: str
+    printed: str
+    told: str
     seconds: float
+
+    @property
+    def said(self) -> str:
+        """What it printed and what it told, the one after the other."""
+        return self.printed + self.told
 
 
 @dataclass
@@ -63,20 +69,23 @@ class Child:
         while self.is_alive:
             if time.monotonic() > deadline:
                 self.kill()
-                raise AssertionError(f"a command did not end in {seconds:.0f} s: {self.output.read_text()[-2000:]}")
+                raise AssertionError(
+                    f"a command did not end in {seconds:.0f} s: {_messages(self.output).read_text()[-2000:]}"
+                )
             time.sleep(0.005)
         took = time.monotonic() - self.begun
         code = self.nursery.ask({"reap": self.pid})["code"]
-        said = self.output.read_text("utf-8", "replace")
+        printed, told = (path.read_text("utf-8", "replace") for path in (self.output, _messages(self.output)))
         self.output.unlink()
-        return Ended(int(code), said, took)
+        _messages(self.output).unlink()
+        return Ended(int(code), printed, told, took)
 
 
 class Nursery:
-    """This end of a nursery."""
+    """This end of a nursery: what its children print goes to ``folder``, and they are started in ``standing``."""
 
-    def __init__(self, environment: Mapping[str, str], folder: Path) -> None:
-        self._folder, self._count = folder, 0
+    def __init__(self, environment: Mapping[str, str], folder: Path, standing: Path = ROOT) -> None:
+        self._folder, self._standing, self._count = folder, standing, 0
         inherited = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "KONTOR_"))}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.nursery"],
@@ -89,7 +98,7 @@ class Nursery:
 
     def start(self, *arguments: str, **environment: str) -> Child:
         """Start ``kontor`` with these arguments in a process of its own."""
-        return self._fork({"arguments": list(arguments), "environment": environment})
+        return self._fork({"arguments": list(arguments), "folder": str(self._standing), "environment": environment})
 
     def start_flow(self, flow: str, environment: Mapping[str, str] | None = None, /, **parameters: object) -> Child:
         """Start a flow without Prefect's engine in a process of its own, as ``kontor run`` would with it."""
@@ -124,13 +133,17 @@ class Nursery:
 
 
 @contextmanager
-def nursery(environment: Mapping[str, str], folder: Path) -> Iterator[Nursery]:
+def nursery(environment: Mapping[str, str], folder: Path, standing: Path = ROOT) -> Iterator[Nursery]:
     """A nursery for a ``with`` block, whose children see this environment."""
-    made = Nursery(environment, folder)
+    made = Nursery(environment, folder, standing)
     try:
         yield made
     finally:
         made.close()
+
+
+def _messages(output: Path) -> Path:
+    return output.with_suffix(".messages")
 
 
 def _has_ended(pid: int) -> bool:
@@ -144,7 +157,7 @@ def _has_ended(pid: int) -> bool:
 
 
 def _serve() -> int:
-    """Answer requests until the other end closes the pipe; a forked child returns its exit code."""
+    """Answer requests until the other end closes the pipe, then end; a forked child returns its exit code."""
     answers = os.fdopen(os.dup(1), "w")
     for line in iter(sys.stdin.readline, ""):
         request = json.loads(line)
@@ -158,15 +171,19 @@ def _serve() -> int:
             answer = {"pid": pid}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
-    return 0
+    os._exit(0)  # Prefect's farewell would wait for a server that may be gone; nothing of this process needs it
 
 
 def _be_a_command(request: Mapping[str, Any]) -> int:
     nothing = os.open(os.devnull, os.O_RDONLY)
-    output = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    for source, target in ((nothing, 0), (output, 1), (output, 2)):
+    output, messages = (
+        os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        for path in (request["output"], _messages(Path(request["output"])))
+    )
+    for source, target in ((nothing, 0), (output, 1), (messages, 2)):
         os.dup2(source, target)
     os.environ.update(request["environment"])
+    os.chdir(request.get("folder", ROOT))
     if "flow" in request:
         code = _be_a_flow(request["flow"], request["parameters"])
         sys.stdout.flush()
@@ -228,6 +245,10 @@ def _load() -> None:
     )
     for module in loaded:
         importlib.import_module(module)
+    from tasks.feeds.contracts import list_contracts, load_contract
+
+    for contract in list_contracts():
+        load_contract(contract.path)
 
 
 if __name__ == "__main__":

@@ -22,14 +22,16 @@ from functools import lru_cache
 from importlib import resources
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
-from jsonschema import Draft201909Validator
 
 from tasks.errors import BadInput, UsageError
 from tasks.feeds.custom_properties import COLUMN_PROPERTIES, CONTRACT_PROPERTIES, defects_of
 from tasks.feeds.folding import fold
+
+if TYPE_CHECKING:
+    from jsonschema import Draft201909Validator
 
 CONTRACTS_FOLDER = Path(__file__).resolve().parents[2] / "data_contracts" / "feeds"
 EXAMPLES_FOLDER = CONTRACTS_FOLDER / "examples"
@@ -192,6 +194,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 @lru_cache(maxsize=1)
 def _validator() -> Draft201909Validator:
+    from jsonschema import Draft201909Validator
+
     schema = resources.files("open_data_contract_standard").joinpath("schema.json").read_text(encoding="utf-8")
     return Draft201909Validator(json.loads(schema))
 

@@ -11,14 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-from open_data_contract_standard.model import CustomProperty, OpenDataContractStandard, SchemaProperty
+from typing import TYPE_CHECKING, Any
 
 from tasks.feeds import contract_files
 from tasks.feeds.contract_files import Document
 from tasks.feeds.dates import orders_contradict
 from tasks.feeds.folding import fold
+
+if TYPE_CHECKING:
+    from open_data_contract_standard.model import CustomProperty, SchemaProperty
 
 ABOVE = "*"
 KINDS = ("text", "code", "date", "money", "quantity", "rate", "integer", "boolean")
@@ -213,6 +214,9 @@ def _listed(path: Path) -> FeedContract:
 
 
 def _compile(document: Document) -> FeedContract:
+    # The process that reads a file is handed its contract ready made, and need not load what makes one.
+    from open_data_contract_standard.model import OpenDataContractStandard
+
     model = OpenDataContractStandard(**document.effective)
     schema = (model.schema_ or [])[0]
     custom = _custom(model.customProperties)

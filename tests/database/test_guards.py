@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
@@ -17,6 +17,8 @@ from openpyxl import load_workbook
 from configs.settings import PROJECT_ROOT, Settings
 from tasks.demo.generate import write_demo
 from tasks.feeds.outcomes import FileOutcome
+from tests.conftest import empty_database
+from tests.kept_rows import KeptRows, keep_rows
 from tests.ledgers import Books, write_csv
 
 DAY = date(2012, 7, 16)
@@ -54,16 +56,25 @@ def _plain(cell: object) -> object:
     return Decimal(str(cell)).quantize(Decimal("0.01")) if isinstance(cell, int | float) else cell
 
 
-@pytest.fixture
-def week(kontor_settings: Settings, real_data: Path, tmp_path: Path) -> Week:
-    """The customers and eight weeks up to the Monday before :data:`DAY`."""
-    books = Books(kontor_settings)
+@pytest.fixture(scope="module")
+def past(prepared: Settings, real_data: Path) -> Iterator[KeptRows]:
+    """The customers and eight weeks up to the Monday before :data:`DAY`, taken in once."""
+    empty_database(prepared)
+    books = Books(prepared)
     folder = real_data / "receivables"
     books.take_in(folder / "customers.xlsx", "organizations", BEFORE)
     for back in range(8, 0, -1):
         outcome = books.take_in(folder / "weekly-2012" / f"open_items_{DAY - timedelta(weeks=back)}.xlsx", "open_items")
         assert outcome.state == "applied"
-    return Week(books, tmp_path, folder / "weekly-2012")
+    with keep_rows(prepared) as kept:
+        yield kept
+
+
+@pytest.fixture
+def week(kontor_settings: Settings, past: KeptRows, real_data: Path, tmp_path: Path) -> Week:
+    """The books as they stand after those weeks."""
+    past.bring_back()
+    return Week(Books(kontor_settings), tmp_path, real_data / "receivables" / "weekly-2012")
 
 
 def _guards(outcome: FileOutcome) -> set[str]:
@@ -302,6 +313,7 @@ def test_customers_whose_numbers_lost_their_zeros_are_refused(week: Week, real_d
     assert (outcome.state, _guards(outcome)) == ("refused", {"leading_zeros"})
 
 
+@pytest.mark.campaign
 def test_the_year_passes_in_any_order(kontor_settings: Settings, real_data: Path) -> None:
     """All 53 real weeks, shuffled, are applied with the seeded thresholds and nobody's help."""
     books = Books(kontor_settings)

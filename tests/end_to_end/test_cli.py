@@ -26,8 +26,9 @@ from sqlalchemy import Connection, text
 from configs.settings import Settings
 from flows.cli import main
 from tasks.database import OWNER, engine_for
-from tasks.local_stack import find_postgres, stop_postgres
-from tasks.prefect_server import find_prefect, stop_prefect
+from tasks.local_stack import find_postgres
+from tasks.prefect_server import find_prefect, prefect_environment
+from tests.nursery import Nursery, nursery
 
 KONTOR = [sys.executable, "-m", "flows.cli"]
 LAST = "2026-11-16"
@@ -65,8 +66,7 @@ def short_home() -> Iterator[Path]:
     home = Path(tempfile.mkdtemp(prefix="kontor-cli-"))
     home.chmod(0o755)
     yield home
-    stop_prefect(home)
-    stop_postgres(home)
+    look(home, "down")
     shutil.rmtree(home, ignore_errors=True)
 
 
@@ -76,6 +76,18 @@ def played(short_home: Path) -> subprocess.CompletedProcess[str]:
     done = kontor(short_home, "demo")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return done
+
+
+@pytest.fixture(scope="module")
+def processes(
+    short_home: Path, played: subprocess.CompletedProcess[str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Nursery]:
+    """Commands that run flows in processes of their own, forked off one that has loaded them."""
+    server = find_prefect(short_home)
+    assert server is not None
+    to_prefect = prefect_environment(server, short_home) | {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
+    with nursery({**to_prefect, "KONTOR_HOME": str(short_home)}, tmp_path_factory.mktemp("said")) as made:
+        yield made
 
 
 @pytest.fixture
@@ -132,10 +144,10 @@ def test_the_commands_that_the_demo_suggests_work_as_printed(
 def test_a_demo_never_begins_in_a_home_that_it_did_not_make(tmp_path: Path) -> None:
     """Where a database stands already the demo refuses, and so it does with a database of one's own."""
     (tmp_path / "postgres" / "data").mkdir(parents=True)
-    done = kontor(tmp_path, "demo")
+    done = look(tmp_path, "demo")
     assert done.returncode == 3
     assert "no demo made" in done.stderr
-    mine = kontor(tmp_path, "demo", KONTOR_DATABASE_URL="postgresql://nobody@127.0.0.1:1/nothing")
+    mine = look(tmp_path, "demo", KONTOR_DATABASE_URL="postgresql://nobody@127.0.0.1:1/nothing")
     assert mine.returncode == 3
     assert "Nothing was done" in mine.stderr
 
@@ -366,7 +378,9 @@ def test_contracts_are_listed_shown_and_made_into_templates(tmp_path: Path) -> N
     assert openpyxl.load_workbook(target).sheetnames
 
 
-def test_import_tells_of_every_file_and_ends_with_6_when_one_is_refused(home: Path, tmp_path: Path) -> None:
+def test_import_tells_of_every_file_and_ends_with_6_when_one_is_refused(
+    home: Path, processes: Nursery, tmp_path: Path
+) -> None:
     """A known file, a new customer and two refused files in one command: a line each, exit code 6, reasons in words."""
     known = home / "demo" / f"open_items_{LAST}.xlsx"
     new = tmp_path / "organizations_2026-11-17.csv"
@@ -381,24 +395,25 @@ def test_import_tells_of_every_file_and_ends_with_6_when_one_is_refused(home: Pa
     states = {row["file_name"]: row["state"] for row in json.loads(done.stdout)}
     assert states[new.name] == "applied"
     assert states[wrong.name] == "refused"
-    again = kontor(home, "import", str(known), str(new))
-    assert again.returncode == 0, again.stderr
-    assert again.stdout.count("known") >= 2
-    assert again.stderr == ""
+    again = processes.run("import", str(known), str(new))
+    assert again.code == 0, again.said
+    assert again.printed.count("known") >= 2
+    assert again.told == ""
     card = look(home, "report", "aging", "--customer", "909090", "--format", "csv")
     assert card.returncode == 0
 
 
-def test_a_refused_file_ends_with_4_and_a_dry_run_keeps_nothing(home: Path, tmp_path: Path) -> None:
+def test_a_refused_file_ends_with_4_and_a_dry_run_keeps_nothing(home: Path, processes: Nursery, tmp_path: Path) -> None:
     """One refused file is bad input; a dry run counts rows and leaves no trace of the file."""
     wrong = tmp_path / "open_items_2026-11-18.csv"
     wrong.write_text("a,b\n1,2\n", "utf-8")
-    done = kontor(home, "import", str(wrong), "--dry-run")
-    assert done.returncode == 4
+    done = processes.run("import", str(wrong), "--dry-run")
+    assert done.code == 4, done.said
     new = tmp_path / "organizations_dry.csv"
     new.write_text("customer_number,name,country\n919191,Dry,NO\n", "utf-8")
-    dry = kontor(home, "import", str(new), "--as-of", "2026-11-18", "--dry-run", "--format", "json")
-    row = _listing(dry)[0]
+    dry = processes.run("import", str(new), "--as-of", "2026-11-18", "--dry-run", "--format", "json")
+    assert dry.code == 0, dry.said
+    row = json.loads(dry.printed)[0]
     assert (row["file_name"], row["state"], row["inserted"]) == (new.name, "applied", 1)
     assert look(home, "report", "aging", "--customer", "919191").returncode == 2
     names = {row["file_name"] for row in _listing(look(home, "report", "feed-files", "--format", "json"))}
@@ -599,7 +614,7 @@ def test_a_second_demo_begins_anew(home: Path) -> None:
     assert "Traceback" not in said
 
 
-def test_down_stops_both_servers_and_up_brings_them_back(home: Path) -> None:
+def test_down_stops_both_servers_and_a_report_brings_the_database_back(home: Path) -> None:
     """After `down` nothing runs and the data stay; a report then starts the database by itself, without Prefect."""
     assert look(home, "down").stdout.count("stopped") == 2
     assert find_postgres(home) is None
@@ -608,9 +623,6 @@ def test_down_stops_both_servers_and_up_brings_them_back(home: Path) -> None:
     assert look(home, "db", "url").returncode == 5
     assert _listing(look(home, "report", "feed-files", "--format", "json"))
     assert find_prefect(home) is None
-    up = kontor(home, "up", "--detach")
-    assert up.returncode == 0
-    assert re.search(r"Prefect +http://127\.0\.0\.1:\d+", up.stdout)
 
 
 # --- numbers, terminals and disks that nobody has ---------------------------------------------------------------------

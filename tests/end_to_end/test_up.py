@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -83,6 +84,7 @@ def test_up_stands_whatever_is_killed(home: Path, tmp_path: Path) -> None:
     """A file is taken in seconds after it arrived; worker and supervisor killed outright stand again; down ends all."""
     came_up = _run(home, "up", "--detach")
     assert came_up.returncode == 0, came_up.stderr
+    assert re.search(r"Prefect +http://127\.0\.0\.1:\d+", came_up.stdout)
     supervisor = find_supervisor(home)
     assert supervisor is not None
 
