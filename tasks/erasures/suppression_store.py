@@ -37,16 +37,21 @@ def erased_rows(connection: Connection, feed: str, staging: str, key: ErasureKey
     return list(connection.scalars(text(f"{statement} order by 1"), key.bound()))
 
 
-def withhold_names(connection: Connection, staging: str, key: ErasureKey) -> int:
-    """Take the names of erased customers out of staged items, which bookkeeping still needs; returns how many rows."""
-    return connection.execute(
+def withhold_names(connection: Connection, staging: str, key: ErasureKey) -> dict[int, str]:
+    """Take the names of erased customers out of staged items, which bookkeeping still needs; returns them by row."""
+    names = connection.execute(
         text(
-            f"update {staging} s set customer_name = '{ERASED}' where s.customer_name is distinct from '{ERASED}'"
+            f"select s.row_number, s.customer_name from {staging} s where s.customer_name is distinct from '{ERASED}'"
             " and exists (select from ops.erased_subjects e where e.entity = 'crm.organizations'"
             f" and e.key_hash = {hash_sql('s.customer_number')})"
         ),
         key.bound(),
-    ).rowcount
+    ).all()
+    connection.execute(
+        text(f"update {staging} set customer_name = '{ERASED}' where row_number = any(:rows)"),
+        {"rows": [row.row_number for row in names]},
+    )
+    return {row.row_number: row.customer_name or "" for row in names}
 
 
 def forget_in_file(connection: Connection, path: Path, key: ErasureKey) -> bool:

@@ -7,7 +7,7 @@ that claim one key, and rows whose customer is unknown. Fates stand in the tempo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
@@ -20,6 +20,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from data_contracts.tables import metadata
 from tasks.erasures.keys import ErasureKey
 from tasks.erasures.suppression_store import anybody_erased, erased_rows, withhold_names
+from tasks.erasures.terms import ERASED
 from tasks.feeds.casting import CastTable
 from tasks.feeds.contracts import FeedContract, RowCheck
 from tasks.feeds.outcomes import StagedFile
@@ -51,8 +52,7 @@ def judge_rows(
 ) -> int:
     """Decide every row's fate and quarantine the bad ones with all their reasons; return the rows warned about."""
     warned = decide_fates(connection, staged, contract, raw, cast)
-    erased = set_erased_aside(connection, staged, erasure_key)
-    _quarantine(connection, staged, raw, erased)
+    _quarantine(connection, staged, raw, set_erased_aside(connection, staged, erasure_key))
     return warned
 
 
@@ -385,19 +385,34 @@ def _write_fates(connection: Connection, reasons: Sequence[Reason], awaiting: se
     )
 
 
-def set_erased_aside(connection: Connection, staged: StagedFile, key: ErasureKey | None) -> frozenset[int]:
-    """Quarantine the rows of people who asked to be erased, with that reason and nothing else; returns their numbers.
+@dataclass(frozen=True)
+class SetAside:
+    """What is withheld of those who asked to be erased: whole ``rows`` by number, and ``names`` of customers by row."""
+
+    rows: frozenset[int] = frozenset()
+    names: Mapping[int, str] = field(default_factory=dict)
+
+    def cells_of(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """A raw row as it may be kept in quarantine."""
+        if row["row_number"] in self.rows:
+            return {**row, "cells": {}}
+        name = self.names.get(row["row_number"], "").casefold()
+        cells = {k: ERASED if name and v.strip().casefold() == name else v for k, v in row["cells"].items()}
+        return {**row, "cells": cells}
+
+
+def set_erased_aside(connection: Connection, staged: StagedFile, key: ErasureKey | None) -> SetAside:
+    """Quarantine the rows of people who asked to be erased, with that reason alone; returns what is withheld.
 
     Whatever else is wrong with such a row would quote it. Run after :func:`decide_fates`, also when a corrected row
     comes back: correcting is no way around it.
     """
     if key is None or not anybody_erased(connection):
-        return frozenset()
-    if _is_staged(staged, "customer_name"):
-        withhold_names(connection, staged.staging, key)
+        return SetAside()
+    names = withhold_names(connection, staged.staging, key) if _is_staged(staged, "customer_name") else {}
     rows = erased_rows(connection, staged.feed, staged.staging, key)
     _write_fates(connection, [{"row_number": row, **_ERASED_REASON} for row in rows], set())
-    return frozenset(rows)
+    return SetAside(frozenset(rows), names)
 
 
 _ERASED_REASON: Reason = {
@@ -409,7 +424,7 @@ _ERASED_REASON: Reason = {
 }
 
 
-def _quarantine(connection: Connection, staged: StagedFile, raw: RawTable, erased: frozenset[int]) -> None:
+def _quarantine(connection: Connection, staged: StagedFile, raw: RawTable, aside: SetAside) -> None:
     rows = connection.scalars(text("select row_number from row_fate where fate = 'quarantined' order by 1")).all()
     if not rows:
         return
@@ -429,8 +444,8 @@ def _quarantine(connection: Connection, staged: StagedFile, raw: RawTable, erase
         ).bindparams(bindparam("rows", type_=JSONB)),
         {
             "feed_file_id": staged.feed_file_id,
-            "rows": [{**row, "cells": {}} if row["row_number"] in erased else row for row in raw_rows(raw, rows)],
-            "erased": list(erased),
+            "rows": [aside.cells_of(row) for row in raw_rows(raw, rows)],
+            "erased": list(aside.rows),
         },
     )
 

@@ -235,6 +235,29 @@ def test_a_file_does_not_bring_the_erased_back(
     assert office.count("crm.contacts") == 205
 
 
+def test_a_weekly_file_does_not_bring_an_erased_firms_name_back(office: Office, tmp_path: Path) -> None:
+    """The firm's items come in, one of them waits in quarantine: its name is kept in neither."""
+    firm, second = office.read("select customer_number, name from crm.organizations order by 1 limit 2")
+    _erase(office, firm["customer_number"])
+    item = {
+        "customer_number": firm["customer_number"], "customer_name": firm["name"], "invoice_number": "N-1",
+        "issue_date": "2012-06-01", "due_date": "2012-07-01", "currency": "EUR", "amount": "10.00",
+        "settled_date": "2012-07-15",
+    }  # fmt: skip
+    lines = [item, {**item, "invoice_number": "N-2", "amount": "ten"}]
+    other = {**item, "customer_number": second["customer_number"], "customer_name": second["name"]}
+    lines += [{**other, "invoice_number": f"O-{n}"} for n in range(30)]
+    path = write_csv(tmp_path / "settled.csv", lines)
+    key = key_of(office.settings.home)
+    taken = office.books.take_in(path, "settled_items", date(2012, 8, 1), erasure_key=key)
+    waiting = office.read("select cells::text || staged::text as kept from landing.quarantined_rows")
+    assert len(waiting) == 1, taken
+    assert not any(firm["name"] in row["kept"] for row in waiting)
+    assert office.read("select invoice_number from crm.invoices where invoice_number = 'N-1'") == [
+        {"invoice_number": "N-1"}
+    ]
+
+
 def test_a_correction_does_not_bring_the_erased_back(office: Office, tmp_path: Path) -> None:
     """A row is corrected into the erased: it waits on, without content, and what was typed is kept nowhere.
 
