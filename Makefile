@@ -38,7 +38,7 @@ check: $(STAMP)
 	@$(BIN)/lint-imports
 
 bench: $(STAMP)
-	@for name in import catalog excel reports classification history sending backup decisions quality duplicates; do \
+	@for name in import catalog excel reports classification history sending backup decisions quality duplicates backfill; do \
 	  echo "== $$name"; $(BIN)/python -m tests.benchmarks.bench_$$name || exit 1; done
 
 # The same tests with hundreds of seeds, printed as they pass: kills at any instant, files in any order. Then the long
