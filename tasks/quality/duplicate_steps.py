@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from tasks.feeds.steps import FeedRun
-from tasks.quality.duplicates_store import note_duplicates
+from typing import TYPE_CHECKING
+
 from tasks.quality.steps import QualityRun
 from tasks.steps import WRITE_STEP, log_event, step
+
+if TYPE_CHECKING:
+    from tasks.feeds.steps import FeedRun
 
 
 @step(WRITE_STEP)
@@ -13,6 +16,8 @@ def note_new_duplicates(run: FeedRun) -> dict[str, int]:
     """Compare what this import changed with all that is there; returns the new pairs to review, by kind of record."""
     if run.given.dry_run:
         return {}
+    from tasks.quality.duplicates_store import note_duplicates  # a second that checking the data need not wait for
+
     with run.engine.begin() as connection:
         found = note_duplicates(connection, run.run.run_id, run.run.as_of, everything=False)
     run.run.note(found)
@@ -25,6 +30,8 @@ def compare_records(run: QualityRun) -> dict[str, int]:
     """Make the keys of what changed and compare all records; a dry run makes nothing and compares nothing."""
     if run.parameters.dry_run or not run.parameters.compare_records:
         return {}
+    from tasks.quality.duplicates_store import note_duplicates  # a second that checking the data need not wait for
+
     with run.engine.begin() as connection:
         found = note_duplicates(connection, run.run.run_id, run.as_of, everything=True)
     run.run.note(found)
