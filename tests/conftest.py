@@ -153,7 +153,7 @@ def kontor_settings(prepared: Settings, monkeypatch: pytest.MonkeyPatch) -> Sett
     monkeypatch.setenv("KONTOR_HOME", str(prepared.home))
     empty_database(prepared)
     ledger_of(prepared.home).path.unlink(missing_ok=True)
-    for folder in ("inbox", "archive"):
+    for folder in ("inbox", "archive", "outbox", "reports"):
         shutil.rmtree(prepared.home / folder, ignore_errors=True)
     return prepared
 

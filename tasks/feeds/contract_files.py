@@ -143,7 +143,7 @@ def _ancestry(
     here: Path | None = path
     while here is not None:
         document = _read_yaml(here)
-        refuse(here, [*objections(document), *_own_defects(document)])
+        refuse(here, _defects(document, objections))
         documents.append(document)
         chain.append(str(document["id"]))
         if len(chain) > _LONGEST_CHAIN or len(set(chain)) < len(chain):
@@ -235,6 +235,17 @@ def _with_logical_types(document: Mapping[str, Any]) -> dict[str, Any]:
 
 def _custom(element: Mapping[str, Any]) -> dict[str, Any]:
     return {item["property"]: item["value"] for item in element.get("customProperties", ())}
+
+
+def _defects(document: Mapping[str, Any], objections: Callable[[Mapping[str, Any]], Sequence[str]]) -> list[str]:
+    """What the standard and what we object to in one file; of another shape than a contract's, the standard's alone."""
+    found = [*objections(document)]
+    try:
+        return [*found, *_own_defects(document)]
+    except (AttributeError, KeyError, TypeError):
+        if not found:
+            raise
+        return found
 
 
 def _own_defects(document: Mapping[str, Any]) -> Iterable[str]:

@@ -78,6 +78,20 @@ def test_a_misspelt_key_is_told_by_whoever_lists_contracts(tmp_path: Path) -> No
         list_contracts(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "slip", ["customProperties: 3", "customProperties: [{property: x}]", "schema: 3", "schema: [3]"]
+)
+def test_another_shape_is_told_in_the_words_of_the_standard(tmp_path: Path, slip: str) -> None:
+    """What is YAML and no contract is bad input that names the place, however far from a contract's shape it is."""
+    name = slip.partition(":")[0]
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"{HEAD}{slip}\n", "utf-8")
+    with pytest.raises(BadInput, match=rf"mine\.yaml(?s:.*){name}"):
+        load_contract(path)
+    with pytest.raises(BadInput, match=name):
+        list_contracts(tmp_path)
+
+
 def test_columns_of_the_public_interface() -> None:
     """The contracts have the columns that users rely on, in their order."""
     open_items = load_contract("open_items")
