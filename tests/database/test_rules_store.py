@@ -119,7 +119,7 @@ def test_a_rate_that_was_announced_late_holds_from_its_own_day_and_old_ones_stay
     """A new period is entered with its past days; a period that has passed cannot be changed."""
     table = rule_table("reference_rate")
     rows = current_set(owner, table, TODAY)
-    late = {**next(row for row in rows if row["rule_id"] == "de_2025_2"), "rule_id": "de_2026_1", "percent": "1.27"}
+    late = {**next(row for row in rows if row["rule_id"] == "se_2025_2"), "rule_id": "se_2026_1", "percent": "1.75"}
     path = tmp_path / "reference_rate.csv"
 
     def take(new: list[Any]) -> list[str]:
@@ -129,9 +129,9 @@ def test_a_rate_that_was_announced_late_holds_from_its_own_day_and_old_ones_stay
         return [f"{change.kind} {change.rule_id}" for change in done]
 
     period = late["valid"].__class__(date(2026, 1, 1), date(2026, 7, 1))
-    assert take([*rows, {**late, "valid": period}]) == ["new de_2026_1"]
+    assert take([*rows, {**late, "valid": period}]) == ["new se_2026_1"]
     held = {row["rule_id"]: row["valid"] for row in fetch_rules(owner, table)}
-    assert held["de_2026_1"].lower == date(2026, 1, 1)
+    assert held["se_2026_1"].lower == date(2026, 1, 1)
     changed = [{**row, "percent": "9.99"} if row["rule_id"] == "de_2024_1" else row for row in rows]
     with pytest.raises(Refused, match="held in the past"):
         take(changed)
