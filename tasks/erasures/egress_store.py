@@ -6,12 +6,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-import yaml
 from sqlalchemy import Connection, text
 
-from configs.settings import PROJECT_ROOT
-
-ALLOWLIST = PROJECT_ROOT / "data_contracts" / "personal_data.yaml"
+from tasks.erasures.allowlist import ALLOWLIST, read_allowlist
 
 # Names that views give to personal columns of the tables behind them.
 _SHOWN_AS = {"customer_name", "contact_name", "recipient", "raw_value", "raw_cells", "payments_contact"}
@@ -19,7 +16,7 @@ _SHOWN_AS = {"customer_name", "contact_name", "recipient", "raw_value", "raw_cel
 
 def personal_names(allowlist: Path = ALLOWLIST) -> frozenset[str]:
     """The names that a column with personal data has, in any table or view."""
-    listed = yaml.safe_load(allowlist.read_text("utf-8"))
+    listed = read_allowlist(allowlist)
     return frozenset(name for item in listed.values() for name in item["personal"]) | _SHOWN_AS
 
 

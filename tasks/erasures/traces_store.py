@@ -7,19 +7,16 @@ the rows stay.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
 from sqlalchemy import Connection, text
 
-from configs.settings import PROJECT_ROOT
+from tasks.erasures.allowlist import ALLOWLIST, read_allowlist
 from tasks.erasures.keys import ErasureKey, hash_sql
 from tasks.erasures.terms import ADDRESS, ERASED, Terms
 from tasks.history.store import erase_values
-
-ALLOWLIST = PROJECT_ROOT / "data_contracts" / "personal_data.yaml"
 
 # Their own records are let go one by one; rules and the proof of erasures name our own people and are not changed.
 _LEFT_OUT = ("crm.contacts", "crm.organizations", "crm.contact_keys", "crm.organization_keys", "history.", "rules.")
@@ -75,7 +72,7 @@ class Place:
 
 def read_places(connection: Connection, allowlist: Path = ALLOWLIST) -> list[Place]:
     """Every place in which traces may stand."""
-    listed: Mapping[str, Mapping[str, Sequence[str]]] = yaml.safe_load(allowlist.read_text("utf-8"))
+    listed = read_allowlist(allowlist)
     kinds = {
         (row.name, row.column_name): row.kind
         for row in connection.execute(

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
 from sqlalchemy import Connection, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from configs.settings import PROJECT_ROOT, Settings
+from configs.settings import Settings
+from tasks.erasures.allowlist import ALLOWLIST, read_allowlist
 from tasks.erasures.identities import IDENTITIES
 from tasks.errors import Refused, UsageError
 from tasks.retention.entities import ENTITIES
@@ -22,7 +22,6 @@ from tasks.retention.planning import Item, Plan, is_wide
 from tasks.retention.policies import Policy, Schema, check, digest_of
 from tasks.retention.selection import Selection, select_due
 
-ALLOWLIST = PROJECT_ROOT / "data_contracts" / "personal_data.yaml"
 _SAMPLE = 5
 _SCHEMAS = ["crm", "landing", "rules", "outbox", "history", "ops"]
 
@@ -49,7 +48,7 @@ def read_schema(connection: Connection, allowlist: Path = ALLOWLIST) -> Schema:
         if row.required:
             required.setdefault(row.name, set()).add(row.column_name)
     outputs = {name: frozenset({CONTENTS}) for name in CLOCKS}
-    listed: Mapping[str, Mapping[str, Sequence[str]]] = yaml.safe_load(allowlist.read_text("utf-8"))
+    listed = read_allowlist(allowlist)
     references = {(row.child, row.parent) for row in connection.execute(text(_REFERENCES), {"schemas": _SCHEMAS})}
     return Schema(
         columns={name: frozenset(found) for name, found in columns.items()} | outputs,

@@ -80,8 +80,8 @@ def home() -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_up_stands_whatever_is_killed(home: Path, tmp_path: Path) -> None:
-    """A file is taken in seconds after it arrived; worker and supervisor killed outright stand again; down ends all."""
+def test_up_takes_in_what_arrives_whatever_is_killed_and_goes(home: Path, tmp_path: Path) -> None:
+    """A file is taken in seconds after it came; a killed worker stands again, a killed supervisor leaves no orphans."""
     came_up = _run(home, "up", "--detach")
     assert came_up.returncode == 0, came_up.stderr
     assert re.search(r"Prefect +http://127\.0\.0\.1:\d+", came_up.stdout)
@@ -109,6 +109,18 @@ def test_up_stands_whatever_is_killed(home: Path, tmp_path: Path) -> None:
     os.kill(supervisor, signal.SIGKILL)
     _until("the end of the orphans", lambda: not any(_lives(pid) for pid in companions.values()))
     assert find_supervisor(home) is None
+
+    down = _run(home, "down")
+    assert down.stdout.count("stopped") == 2, down.stdout
+
+
+@pytest.mark.campaign
+def test_what_was_killed_outright_stands_again_and_goes_when_told_to(home: Path) -> None:
+    """Where the supervisor was killed `kontor up` finds the servers and puts the rest beside them; down ends all."""
+    assert _run(home, "up", "--detach").returncode == 0
+    supervisor = find_supervisor(home)
+    assert supervisor is not None
+    os.kill(supervisor, signal.SIGKILL)
     assert _run(home, "up", "--detach").returncode == 0
 
     down = _run(home, "down")

@@ -117,7 +117,7 @@ class Templates:
                 raise UsageError(
                     f"There are no words for language {language!r}.", hint="Add words.yaml beside its templates."
                 )
-            texts = yaml.safe_load(path.read_text("utf-8"))
+            texts = yaml.load(path.read_text("utf-8"), Loader=yaml.CSafeLoader)
             self._words[language] = Words(language, Locale.parse(texts["locale"]), texts)
         return self._words[language]
 
