@@ -59,7 +59,7 @@ def _socket_url(server: LocalPostgres, role: str, database: str) -> URL:
 
 
 def _running_server(settings: Settings) -> LocalPostgres:
-    server = find_postgres(settings.home)
+    server = find_postgres(settings.home, ask=False)  # pools ask by themselves before a connection is used
     if server is None:
         raise DependencyDown(
             f"The embedded database under {settings.home} is not running.",

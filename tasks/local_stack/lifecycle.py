@@ -21,7 +21,15 @@ from tasks.local_stack.folders import (
 from tasks.local_stack.known import Limit, LocalPostgres, Site, silent
 from tasks.local_stack.launching import ensure_launched, failed_start
 from tasks.local_stack.locks import locked
-from tasks.local_stack.postmaster import accepts, as_found, await_ready, live_postmaster, stop_running, was_moved
+from tasks.local_stack.postmaster import (
+    accepts,
+    as_found,
+    await_ready,
+    live_postmaster,
+    says_ready,
+    stop_running,
+    was_moved,
+)
 from tasks.local_stack.programs import find_programs
 
 
@@ -67,14 +75,20 @@ def _start(home: Path, limit: Limit) -> LocalPostgres:
             raise failed_start(site, "PostgreSQL started and went away again")
 
 
-def find_postgres(home: Path) -> LocalPostgres | None:
-    """Return the server of ``home`` if it runs and accepts connections, else None; changes nothing, takes no lock."""
+def find_postgres(home: Path, *, ask: bool = True) -> LocalPostgres | None:
+    """Return the server of ``home`` if it runs and accepts connections, else None; changes nothing, takes no lock.
+
+    Without ``ask`` its own word that it is ready is believed, which spares the server a connection: for whoever is
+    about to connect and will see.
+    """
     try:
         data = (home / "postgres" / "data").resolve()
         postmaster = live_postmaster(data)
     except PermissionError:
         return None  # somebody else's; starting it says so in words
-    if postmaster is None or was_moved(postmaster, data) or not accepts(postmaster):
+    if postmaster is None or was_moved(postmaster, data) or not says_ready(postmaster):
+        return None
+    if ask and not accepts(postmaster):
         return None
     return as_found(data, postmaster)
 

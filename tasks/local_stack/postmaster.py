@@ -76,9 +76,14 @@ def _works_in(process: psutil.Process, data: Path) -> bool:
     return os.path.samestat(link.stat(), data.stat())
 
 
+def says_ready(postmaster: Postmaster) -> bool:
+    """Return whether the server calls itself ready and has a socket."""
+    return postmaster.socket_dir is not None and postmaster.ready
+
+
 def accepts(postmaster: Postmaster) -> bool:
     """Return whether the server answers; asked only once it calls itself ready, as each refusal fills its log."""
-    if postmaster.socket_dir is None or not postmaster.ready:
+    if not says_ready(postmaster):
         return False
     target = make_conninfo(
         host=str(postmaster.socket_dir), port=postmaster.port, user=SUPERUSER, dbname="postgres", connect_timeout=2

