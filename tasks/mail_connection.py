@@ -11,6 +11,7 @@ import ssl
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -59,13 +60,17 @@ def _server(settings: Settings) -> _Server:
     return _Server(url.hostname, port, tls, user, password)
 
 
-def _verifying_context(settings: Settings) -> ssl.SSLContext:
-    bundle = settings.smtp_ca_file
+def verifying_context(bundle: Path | None, setting: str) -> ssl.SSLContext:
+    """A context that verifies certificate and name, by the certificates in ``bundle`` or else the system's.
+
+    Raises:
+        UsageError: the bundle, which ``setting`` named, cannot be read.
+    """
     try:
         return ssl.create_default_context(cafile=str(bundle) if bundle else None)
     except OSError as error:
         raise UsageError(
-            f"The certificates in KONTOR_SMTP_CA_FILE cannot be read: {error.strerror or 'not a PEM file'}.",
+            f"The certificates in {setting} cannot be read: {error.strerror or 'not a PEM file'}.",
             hint="Name a file of certificates in PEM, or unset it to trust the system's.",
         ) from None
 
@@ -189,7 +194,7 @@ def connect(settings: Settings) -> Connection:
         user=server.user,
         password=server.password,
         timeout=settings.smtp_timeout_seconds,
-        context=_verifying_context(settings),
+        context=verifying_context(settings.smtp_ca_file, "KONTOR_SMTP_CA_FILE"),
         mode=server.tls,
         answer_timeout=settings.smtp_answer_timeout_seconds,
         fail_silently=True,  # what the server said is read per recipient, not from the library's exception

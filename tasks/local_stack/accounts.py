@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from tasks.errors import DependencyDown, Refused, UsageError
 from tasks.local_stack.known import SERVICE_ACCOUNTS, Account
@@ -72,6 +73,12 @@ def _service_account() -> Account:
     )
 
 
+def _as(account: Account) -> dict[str, Any]:
+    """What ``subprocess`` is told so that a program runs as the account and inherits nothing of the caller's."""
+    identity: dict[str, Any] = {"user": account.uid, "group": account.gid, "extra_groups": []} if account.switch else {}
+    return {"cwd": "/", "env": _ENVIRONMENT, "umask": 0o077, **identity}
+
+
 def run_as(
     account: Account, command: Sequence[str], text: str = "", keep: tuple[int, ...] = ()
 ) -> subprocess.CompletedProcess[bytes]:
@@ -83,12 +90,7 @@ def run_as(
             pass_fds=keep,
             capture_output=True,
             check=False,
-            cwd="/",
-            env=_ENVIRONMENT,
-            umask=0o077,
-            user=account.uid if account.switch else None,
-            group=account.gid if account.switch else None,
-            extra_groups=[] if account.switch else None,
+            **_as(account),
         )
 
 
@@ -104,12 +106,7 @@ def spawn_as(account: Account, command: Sequence[str], said: Path) -> subprocess
                 stderr=descriptor,
                 start_new_session=True,
                 close_fds=True,
-                cwd="/",
-                env=_ENVIRONMENT,
-                umask=0o077,
-                user=account.uid if account.switch else None,
-                group=account.gid if account.switch else None,
-                extra_groups=[] if account.switch else None,
+                **_as(account),
             )
     finally:
         os.close(descriptor)

@@ -22,6 +22,7 @@ from urllib.parse import unquote, urlsplit
 
 from configs.settings import Settings
 from tasks.errors import DependencyDown, KontorError, Refused, UsageError
+from tasks.mail_connection import verifying_context
 
 LONGEST_READ = 1_000_000  # bytes of a message; a bounce is small
 _ANSWER_SECONDS = 60.0
@@ -81,7 +82,7 @@ def open_mailbox(settings: Settings) -> Iterator[ReturnedMail]:
     """
     place = _place(settings)
     with _in_our_words():
-        client = _connect(place, _verifying_context(settings.bounces_ca_file))
+        client = _connect(place, verifying_context(settings.bounces_ca_file, "KONTOR_BOUNCES_CA_FILE"))
     try:
         with _in_our_words():
             validity = _look_into(client, place)
@@ -123,16 +124,6 @@ def _password_in(path: Path | None) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
             f"KONTOR_BOUNCES_PASSWORD_FILE cannot be read ({type(error).__name__}).", hint="Correct path and rights."
-        ) from None
-
-
-def _verifying_context(bundle: Path | None) -> ssl.SSLContext:
-    try:
-        return ssl.create_default_context(cafile=str(bundle) if bundle else None)
-    except OSError as error:
-        raise UsageError(
-            f"The certificates in KONTOR_BOUNCES_CA_FILE cannot be read: {error.strerror or 'not a PEM file'}.",
-            hint="Name a file of certificates in PEM, or unset it to trust the system's.",
         ) from None
 
 
