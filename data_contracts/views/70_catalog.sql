@@ -160,34 +160,54 @@ end;
 
 create or replace view report.catalog as select * from report.catalog(ops.business_today());
 
--- Every price that took another's place: from what to what, from which day on, said by which file.
+-- Every price that took another's place: from what to what, from which day on, said by which file. A price without a unit
+-- is one per the product's own unit, whichever of its files spelt that out.
 create or replace view report.price_changes as
-select p.part_number, p.name, c.kind, c.currency, coalesce(nullif(c.unit, ''), p.unit, 'C62') as unit, c.min_quantity,
+select p.part_number, p.name, c.kind, c.currency, c.unit, c.min_quantity,
        c.valid_from as changed_on, c.old_amount, c.amount as new_amount, c.amount - c.old_amount as difference,
        round(100 * (c.amount - c.old_amount) / nullif(c.old_amount, 0), 2) as percent, f.file_name, f.as_of, p.source
 from (
-    select pp.*, lag(pp.amount) over series as old_amount, lag(pp.valid_until) over series as old_until
-    from crm.product_prices pp
-    window series as (
-        partition by pp.product_id, pp.kind, pp.currency, pp.unit, pp.min_quantity order by pp.valid_from)
+    select h.*, lag(h.amount) over series as old_amount, lag(h.valid_until) over series as old_until
+    from (
+        select pp.product_id, pp.kind, pp.currency, coalesce(nullif(pp.unit, ''), o.unit, 'C62') as unit,
+               pp.min_quantity, pp.valid_from, pp.valid_until, pp.amount, pp.feed_file_id
+        from crm.product_prices pp join crm.products o on o.product_id = pp.product_id
+    ) h
+    window series as (partition by h.product_id, h.kind, h.currency, h.unit, h.min_quantity order by h.valid_from)
 ) c
 join crm.products p on p.product_id = c.product_id
 join landing.feed_files f on f.feed_file_id = c.feed_file_id
-where c.old_amount is not null and c.old_until = c.valid_from;
+where c.old_amount is not null and c.old_until = c.valid_from and c.old_amount <> c.amount;
 
--- Products whose prices that hold today are not in the order promotional, dealer, customer, in one currency and unit.
+-- Products whose prices that hold today are not in the order promotional, dealer, customer, in one currency and unit: what
+-- each pays who takes the quantity, so that a dealer's price for one is held against a customer's for one, and for ten
+-- against the customer's for ten.
 create or replace view report.price_ladder as
-select p.part_number, p.name, l.currency, l.unit, l.min_quantity, l.customer_price, l.dealer_price, l.promo_price,
-       p.source
+select l.part_number, l.name, l.currency, l.unit, l.min_quantity, l.customer_price, l.dealer_price, l.promo_price,
+       l.source, l.product_id
 from (
-    select pp.product_id, pp.currency, pp.unit, pp.min_quantity,
-           max(pp.amount) filter (where pp.kind = 'customer') as customer_price,
-           max(pp.amount) filter (where pp.kind = 'dealer') as dealer_price,
-           max(pp.amount) filter (where pp.kind = 'promo') as promo_price
-    from crm.product_prices pp
-    where pp.valid_from <= ops.business_today()
-      and (pp.valid_until is null or pp.valid_until > ops.business_today())
-    group by pp.product_id, pp.currency, pp.unit, pp.min_quantity
+    select r.part_number, r.name, r.currency, r.unit, r.min_quantity, r.source, r.product_id,
+           r.customers[cardinality(r.customers)] as customer_price,
+           r.dealers[cardinality(r.dealers)] as dealer_price,
+           r.promos[cardinality(r.promos)] as promo_price
+    from (
+        select q.*,
+               array_agg(q.customer) filter (where q.customer is not null) over series as customers,
+               array_agg(q.dealer) filter (where q.dealer is not null) over series as dealers,
+               array_agg(q.promo) filter (where q.promo is not null) over series as promos
+        from (
+            select p.product_id, p.part_number, p.name, p.source, pp.currency,
+                   coalesce(nullif(pp.unit, ''), p.unit, 'C62') as unit, pp.min_quantity,
+                   max(pp.amount) filter (where pp.kind = 'customer') as customer,
+                   max(pp.amount) filter (where pp.kind = 'dealer') as dealer,
+                   max(pp.amount) filter (where pp.kind = 'promo') as promo
+            from crm.product_prices pp
+            join crm.products p on p.product_id = pp.product_id
+            where pp.valid_from <= ops.business_today()
+              and (pp.valid_until is null or pp.valid_until > ops.business_today())
+            group by p.product_id, pp.currency, coalesce(nullif(pp.unit, ''), p.unit, 'C62'), pp.min_quantity
+        ) q
+        window series as (partition by q.product_id, q.currency, q.unit order by q.min_quantity)
+    ) r
 ) l
-join crm.products p on p.product_id = l.product_id
 where l.promo_price > least(l.dealer_price, l.customer_price) or l.dealer_price > l.customer_price;

@@ -54,10 +54,10 @@ select part_number, name, field, old, new, from_day, percent from (
     {fields}
     union all
     select p.part_number, p.part_key, p.name,
-           concat_ws(' ', d.kind, 'price', d.currency, nullif(d.unit, ''), nullif(trim_scale(d.min_quantity), 1)),
+           concat_ws(' ', d.kind, 'price', d.currency, d.unit, nullif(trim_scale(d.min_quantity), 1)),
            trim_scale(d.old_amount)::text, trim_scale(d.new_amount)::text, d.valid_from,
            round(100 * (d.new_amount - d.old_amount) / nullif(d.old_amount, 0), 1)
-    from price_difference d join crm.products p on p.product_id = d.product_id
+    from ({_SAME_UNIT}) d join crm.products p on p.product_id = d.product_id
     union all
     select p.part_number, p.part_key, p.name, concat_ws(' ', 'stock', nullif(i.warehouse, '')),
            trim_scale(t.quantity)::text, trim_scale(i.stock)::text, null, null
@@ -77,6 +77,19 @@ select part_number, name, field, old, new, from_day, percent from (
 ) changes order by part_key, field, from_day
 """
 
+
+# A price that the file says without a unit takes the place of one per the product's own unit: that is one change of the
+# amount, or none.
+_SAME_UNIT = """
+select product_id, kind, currency, min_quantity, valid_from, valid_until, max(spelt_out) as unit,
+       max(old_amount) as old_amount, max(new_amount) as new_amount
+from (
+    select d.*, nullif(d.unit, '') as spelt_out, coalesce(nullif(d.unit, ''), p.unit, 'C62') as meant
+    from price_difference d join crm.products p using (product_id)
+) d
+group by product_id, kind, currency, min_quantity, valid_from, valid_until, meant
+having max(old_amount) is distinct from max(new_amount)
+"""
 
 _QUARANTINED = """
 select q.row_number, r ->> 'cell' as cell, r ->> 'column_name' as column_name, r ->> 'raw_value' as raw_value,

@@ -70,15 +70,19 @@ select file_name, as_of, (select sum(upper(r) - lower(r)) from unnest(before.pro
 from before cross join here
 """
 
-# A price that differs shows as one row where the period is the same, and as one on each side where it is not.
+# A price that differs shows as one row where period and unit are the same, and as one on each side where they are not.
+# One without a unit is per the product's own unit: a list of prices alone need not say what the catalogue said.
 _PAIRS = """
 pairs as (
     select row_number, product_id, new_amount, old_amount from price_difference
     where new_amount is not null and old_amount > 0
     union all
     select w.row_number, w.product_id, w.new_amount, h.old_amount
-    from price_difference w join price_difference h
-      on h.product_id = w.product_id and h.kind = w.kind and h.currency = w.currency and h.unit = w.unit
+    from price_difference w
+    join crm.products p on p.product_id = w.product_id
+    join price_difference h
+      on h.product_id = w.product_id and h.kind = w.kind and h.currency = w.currency
+     and coalesce(nullif(h.unit, ''), p.unit, 'C62') = coalesce(nullif(w.unit, ''), p.unit, 'C62')
      and h.min_quantity = w.min_quantity and h.valid_from < w.valid_until and w.valid_from < h.valid_until
     where w.old_amount is null and h.new_amount is null and h.old_amount > 0 and w.new_amount <> h.old_amount
 )

@@ -11,6 +11,7 @@ from tasks.catalog.owner_mail import CatalogNews, FileNews, Finding
 
 _COUNTS = ("rows_read", "inserted", "updated", "unchanged", "quarantined", "superseded", "settled", "warned")
 _MOST_LINES = 10
+_FEW = 50_000  # products, counted once per thing that a file says of them
 
 
 def read_news(connection: Connection, run_id: int, as_of: date) -> CatalogNews:
@@ -28,15 +29,36 @@ def read_news(connection: Connection, run_id: int, as_of: date) -> CatalogNews:
             text("select * from landing.feed_files where run_id = :run_id order by feed_file_id"), {"run_id": run_id}
         )
     ]
-    return CatalogNews(as_of, run_id, files, tuple(_findings(connection, run_id)))
+    looked_at = any(file.needs_a_look for file in files)
+    return CatalogNews(as_of, run_id, files, tuple(_findings(connection, run_id)) if looked_at else ())
 
 
 def _findings(connection: Connection, run_id: int) -> Iterator[Finding]:
+    few = _few_products(connection, run_id)
     for title, see, statement in _LOOKS:
-        numbered = f"select told, count(*) over () as found from ({statement}) looked limit {_MOST_LINES}"
-        rows = connection.execute(text(numbered), {"run_id": run_id}).all()
+        among = "l.product_id = any(:few)" if few is not None else "true"
+        numbered = (
+            f"select told, count(*) over () as found from ({statement.replace('{among}', among)}) looked"
+            f" limit {_MOST_LINES}"
+        )
+        rows = connection.execute(text(numbered), {"run_id": run_id, "few": few}).all()
         if rows:
             yield Finding(title, [row.told for row in rows], int(rows[0].found), see)
+
+
+def _few_products(connection: Connection, run_id: int) -> list[int] | None:
+    """The products that the run's files speak of; None where they are many, so that all prices are read at once.
+
+    A file of a few changes is to cost what the changes cost, whatever the size of the catalogue.
+    """
+    named = "landing.feed_files f join crm.catalog_mentions m using (feed_file_id) where f.run_id = :run_id"
+    ranges = f"select unnest(m.products) as r from {named}"
+    parameters = {"run_id": run_id}
+    counted = connection.scalar(text(f"select sum(upper(r) - lower(r)) from ({ranges}) said"), parameters)
+    if counted is None or counted > _FEW:
+        return None
+    numbers = f"select distinct generate_series(lower(r), upper(r) - 1) from ({ranges}) said"
+    return list(connection.execute(text(numbers), parameters).scalars())
 
 
 _PRODUCT = "p.part_number || coalesce(' ' || p.name, '')"
@@ -86,7 +108,8 @@ _LOOKS = (
             " || concat_ws(', ', 'promotional ' || trim_scale(l.promo_price), 'dealer ' || trim_scale(l.dealer_price),"
             "              'customer ' || trim_scale(l.customer_price)) as told"
             " from report.price_ladder l"
-            " where l.source in (select source from landing.feed_files where run_id = :run_id) order by l.part_number"
+            " where l.source in (select source from landing.feed_files where run_id = :run_id) and {among}"
+            " order by l.part_number"
         ),
     ),
     (

@@ -75,24 +75,39 @@ def find_revision(contract: FeedContract, *, file_name: str, given: int | None) 
     return given or named or 1
 
 
-def find_sequence(contract: FeedContract, *, file_name: str, written_ns: int) -> str:
+def find_sequence(contract: FeedContract, *, file_name: str, titles: Sequence[str] = (), written_ns: int) -> str:
     """Return the file's turn among those of its day and revision, as a text that sorts in their order.
 
     First the numbers that its name has behind the day, such as a time of day or a counter, compared as numbers; a name
-    without any comes first. Where names tell nothing, the instant at which the file was last written, in UTC:
+    without any comes first. Where names tell nothing, the number that a title has behind a word of the contract, by
+    which the sender counts its files; then the instant at which the file was last written, in UTC:
 
         catalog_delta_2026-11-22.csv        '!2026-11-22T10:30:00.000000'
         catalog_delta_2026-11-22_2.csv      '000000000002!…'
         catalog_delta_2026-11-22_0930.csv   '000000000930!…'
+        … with a title "PREV_VERSION 13"    '!000000000013!…'
     """
     stem = file_name.rsplit(".", 1)[0]
     revision = _revision_in(contract, stem)
     named = stem if revision is None else stem[: revision.start()] + stem[revision.end() :]
     days = list(_day_pattern(contract.as_of).finditer(named))
     behind = named[days[-1].end() :] if days else named
-    numbers = [number.lstrip("0")[-_DIGITS:].rjust(_DIGITS, "0") for number in re.findall(r"[0-9]+", behind)]
+    numbers = [_padded(number) for number in re.findall(r"[0-9]+", behind)]
+    counted = _counted_in(titles, contract.as_of.sequence_words)
     written = dt.datetime(1970, 1, 1) + dt.timedelta(microseconds=written_ns // 1000)  # noqa: DTZ001 - UTC, shown as text
-    return f"{'.'.join(numbers)}!{written.isoformat(timespec='microseconds')}"
+    return "!".join([".".join(numbers), *counted, written.isoformat(timespec="microseconds")])
+
+
+def _padded(number: str) -> str:
+    return number.lstrip("0")[-_DIGITS:].rjust(_DIGITS, "0")
+
+
+def _counted_in(titles: Iterable[str], words: Sequence[str]) -> list[str]:
+    """The sender's own count of its files, if a title says it: the first number behind one of the words."""
+    if not words:
+        return []
+    introduced = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, words))})[\s:.]*([0-9]+)", re.IGNORECASE)
+    return [_padded(match[1]) for title in titles if (match := introduced.search(title))][:1]
 
 
 def _nowhere(rule: AsOfRule) -> str:

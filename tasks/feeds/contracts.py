@@ -127,6 +127,7 @@ class AsOfRule:
     sources: tuple[str, ...] = ("command", "file_name", "title")
     file_name_pattern: str | None = None
     title_words: tuple[str, ...] = ()
+    sequence_words: tuple[str, ...] = ()
     revision_pattern: str | None = None
 
 
@@ -347,6 +348,7 @@ def _as_of(custom: Mapping[str, Any]) -> AsOfRule:
         sources=tuple(custom.get("sources", default.sources)),
         file_name_pattern=custom.get("fileNamePattern"),
         title_words=tuple(custom.get("titleWords", ())),
+        sequence_words=tuple(custom.get("sequenceWords", ())),
         revision_pattern=custom.get("revisionPattern"),
     )
 

@@ -107,6 +107,7 @@ AS_OF: Mapping[str, Rule] = {
     ),
     "fileNamePattern": PATTERN,
     "titleWords": TEXTS,
+    "sequenceWords": TEXTS,
     "revisionPattern": PATTERN,
 }
 NO_OVERLAP: Mapping[str, Rule] = {"from": TEXT, "to": TEXT}

@@ -157,7 +157,7 @@ def take_in_file(engine: Engine, file: InboxFile, *, given: Given, run_id: int, 
         _refuse_changed(file, seen)
         as_of = _business_date(file, raw, given)
         with _values_that_fit(file):
-            sequence = _sequence(file, seen)
+            sequence = _sequence(file, raw, seen)
             outcome = _apply(engine, file, fingerprint, raw, cast, as_of, sequence, given, run_id, apply)
         return replace(outcome, sha256=fingerprint.sha256, remarks=raw.remarks)
     except FileRefused as refusal:
@@ -261,8 +261,9 @@ def _business_date(file: InboxFile, raw: RawTable, given: Given) -> date:
     return as_of
 
 
-def _sequence(file: InboxFile, seen: Look | None) -> str:
-    return find_sequence(file.contract, file_name=file.path.name, written_ns=seen[1] if seen else 0)
+def _sequence(file: InboxFile, raw: RawTable, seen: Look | None) -> str:
+    written = seen[1] if seen else 0
+    return find_sequence(file.contract, file_name=file.path.name, titles=raw.titles, written_ns=written)
 
 
 def _apply(

@@ -45,7 +45,7 @@ def open_grids(path: Path, contract: FeedContract) -> Iterator[Grid]:
     if not start:
         raise NotText("it is empty (0 bytes)")
     if contract.dialect.file_format == "bmecat":
-        yield BmecatGrid(path, complete=contract.mode == "snapshot")
+        yield BmecatGrid(path, complete=contract.mode == "snapshot", ranks=alias_ranks(contract))
     elif start.startswith(b"PK\x03\x04"):
         yield from read_sheets(path, contract.dialect, is_xlsx=_is_xlsx(path))
     elif start.startswith(_OLE):

@@ -31,7 +31,9 @@ def test_both_versions_say_the_same_of_the_same_product(books: Books, real_data:
     outcome = books.take_in(path, "bmecat")
     assert (outcome.as_of, outcome.rows_read, outcome.inserted) == (GENERATED, 2, 2)
     product = products(books)["1000"]
-    assert [product[name] for name in ("name", "unit", "gtin")] == ['Apple MacBook Pro 13"', "BX", "8712670911213"]
+    assert [product[name] for name in ("name", "unit", "gtin", "category")] == [
+        'Apple MacBook Pro 13"', "BX", "8712670911213", "Hardware / Notebook / Mac",
+    ]  # fmt: skip
     first, last = date(2001, 1, 1), date(2001, 8, 1)
     assert [row[1:] for row in prices(books)] == [
         ("dealer", "EUR", "BX", 1, first, last, Decimal("1499.5")),
@@ -56,10 +58,13 @@ def test_an_update_changes_and_deletes_and_is_no_complete_catalogue(books: Books
     outcome = books.take_in(update, "bmecat_update")
     assert (outcome.inserted, outcome.quarantined) == (3, 0)
     assert {p: row["status"] for p, row in products(books).items()} == {"1000": "active", "2000": "discontinued"}
-    before = prices(books)
+    held = "select unit, kind, min_quantity, amount, valid_from, valid_to from report.prices('2001-03-01') order by 3"
+    before = books.read(held)
     again = books.take_in(folder / "olivere_bmecat12_update_prices.golden.xml", "bmecat_update")
-    assert (again.rows_read, again.inserted, again.updated) == (2, 0, 0)
-    assert prices(books) == before
+    assert (again.rows_read, again.inserted) == (2, 0)
+    assert books.read(held) == before
+    assert [row["unit"] for row in before] == ["BX", "BX"]
+    assert books.read("select * from report.price_changes") == []
 
 
 def test_prices_in_two_currencies_stand_side_by_side(books: Books, real_data: Path) -> None:
@@ -68,7 +73,19 @@ def test_prices_in_two_currencies_stand_side_by_side(books: Books, real_data: Pa
     outcome = books.take_in(path, "bmecat", date(2026, 1, 1))
     assert (outcome.inserted, outcome.as_of) == (6, date(2026, 1, 1))
     assert {(row[2], row[7]) for row in prices(books)} == {("EUR", Decimal("10.5")), ("GBP", Decimal("7.3"))}
+    assert {row["category"] for row in products(books).values()} == {"B"}
     assert len(products(books)) == 3
+
+
+def test_a_catalogue_of_the_least_that_is_allowed_is_read(books: Books, real_data: Path) -> None:
+    """One whose classification is blank, and one without anything to sell, which is refused and discontinues none."""
+    folder = real_data / "catalog" / "bmecat"
+    blank = folder / "olivere_bmecat2005_new_catalog_with_blank_classification_system.golden.xml"
+    assert books.take_in(blank, "bmecat").inserted == 2
+    assert [row["category"] for row in products(books).values()] == [None]
+    empty = books.take_in(folder / "naugrimm_minimal_valid_document.xml", "bmecat", date(2026, 1, 1))
+    assert empty.state == "refused"
+    assert {row["discontinued_on"] for row in products(books).values()} == {None}
 
 
 _LAUGHS = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 12))
@@ -92,6 +109,76 @@ def test_a_hostile_or_broken_catalogue_is_refused_in_a_sentence(tmp_path: Path, 
     with pytest.raises(FileRefused) as refusal:
         read_confined(path, load_contract("bmecat"))
     assert "root:" not in str(refusal.value)
+
+
+def _catalogue(path: Path, inside: str, transaction: str = "T_NEW_CATALOG") -> Path:
+    head = "<HEADER><CATALOG><CURRENCY>EUR</CURRENCY></CATALOG></HEADER>"
+    end = transaction.split()[0]
+    path.write_text(f"<BMECAT>{head}<{transaction}>{inside}</{end}></BMECAT>", encoding="utf-8")
+    return path
+
+
+def _article(number: str, *prices_said: tuple[str, object, str]) -> str:
+    """An article with prices: type, amount, and whatever else stands in them."""
+    said = "".join(
+        f'<ARTICLE_PRICE price_type="{kind}"><PRICE_AMOUNT>{amount}</PRICE_AMOUNT>{more}</ARTICLE_PRICE>'
+        for kind, amount, more in prices_said
+    )
+    details = f"<ARTICLE_PRICE_DETAILS>{said}</ARTICLE_PRICE_DETAILS>"
+    return f'<ARTICLE mode="update"><SUPPLIER_AID>{number}</SUPPLIER_AID>{details}</ARTICLE>'
+
+
+def test_products_stand_in_the_groups_that_the_catalogue_ties_them_to(books: Books, tmp_path: Path) -> None:
+    """The path below the root, said after the products; changes leave it, and a tree in a circle ends."""
+    tree = [("1", "Catalogue", "", "root"), ("2", "Cables", "1", "node"), ("3", "Copper", "2", "leaf")]
+    tree += [("4", "Egg", "5", "node"), ("5", "Hen", "4", "leaf")]
+    groups = "".join(
+        f'<CATALOG_STRUCTURE type="{kind}"><GROUP_ID>{number}</GROUP_ID><GROUP_NAME>{name}</GROUP_NAME>'
+        f"<PARENT_ID>{parent}</PARENT_ID></CATALOG_STRUCTURE>"
+        for number, name, parent, kind in tree
+    )
+    ties = "".join(
+        f"<ARTICLE_TO_CATALOGGROUP_MAP><ART_ID>{article}</ART_ID><CATALOG_GROUP_ID>{group}</CATALOG_GROUP_ID>"
+        "</ARTICLE_TO_CATALOGGROUP_MAP>"
+        for article, group in (("A", "3"), ("A", "2"), ("B", "5"), ("C", "9"))
+    )
+    articles = "".join(_article(number, ("nrp", 10, "")) for number in "ABCD")
+    inside = f"<CATALOG_GROUP_SYSTEM>{groups}</CATALOG_GROUP_SYSTEM>{articles}{ties}"
+    assert books.take_in(_catalogue(tmp_path / "bmecat_2026-01-01.xml", inside), "bmecat").inserted == 4
+    expected = {"A": "Cables / Copper", "B": "Egg / Hen", "C": None, "D": None}
+    assert {number: row["category"] for number, row in products(books).items()} == expected
+    changes = _catalogue(tmp_path / "bmecat_update_2026-01-02.xml", articles + ties, "T_UPDATE_PRODUCTS")
+    assert books.take_in(changes, "bmecat_update").state == "applied"
+    assert {number: row["category"] for number, row in products(books).items()} == expected
+
+
+def test_updates_of_one_day_follow_each_other_by_their_own_count(books: Books, tmp_path: Path) -> None:
+    """The update that more updates came before is the later one, although it was written and arrived first."""
+    for before, amount in ((10, "12"), (9, "11")):
+        path = tmp_path / f"{before}" / "bmecat_update_2026-01-02.xml"
+        path.parent.mkdir()
+        transaction = f'T_UPDATE_PRICES prev_version="{before}"'
+        _catalogue(path, _article("A", ("nrp", amount, "")), transaction)
+        assert books.take_in(path, "bmecat_update").state == "applied"
+    assert [row[7] for row in prices(books)] == [Decimal(12)]
+
+
+def test_no_amount_of_a_product_is_dropped_in_silence(books: Books, tmp_path: Path) -> None:
+    """Of types for one column the first named counts, product by product; two amounts of one type wait for a person."""
+    inside = _article("A", ("net_list", 9, ""), ("nrp", 10, ""), ("net_customer", 5, ""))
+    inside += _article("B", ("gros_list", 8, ""))
+    inside += _article(
+        "C", *(("nrp", amount, f"<TERRITORY>{land}</TERRITORY>") for amount, land in ((7, "DE"), (6, "AT")))
+    )
+    outcome = books.take_in(_catalogue(tmp_path / "bmecat_2026-01-01.xml", inside), "bmecat")
+    assert (outcome.rows_read, outcome.inserted, outcome.quarantined) == (4, 2, 2)
+    assert [(row[0], row[1], row[7]) for row in prices(books)] == [
+        ("A", "customer", Decimal(10)),
+        ("A", "dealer", Decimal(5)),
+        ("B", "customer", Decimal(8)),
+    ]
+    waiting = books.read("select row_number, column_name from report.quarantine order by 1")
+    assert [row["row_number"] for row in waiting] == [3, 4]
 
 
 _PERIODS = """<BMECAT><HEADER><CATALOG><CURRENCY>EUR</CURRENCY></CATALOG></HEADER><T_NEW_CATALOG>

@@ -198,6 +198,26 @@ def test_warnings_keep_the_row_and_errors_set_it_aside(books: Books, tmp_path: P
     assert [tuple(row.values()) for row in shown] == [("A", True, 1), ("B", False, -2)]
 
 
+def test_the_ladder_holds_at_every_quantity_and_across_ways_to_write_a_unit(books: Books, tmp_path: Path) -> None:
+    """A dealer who takes ten is held against the customer's price for ten; a blank unit is the product's own."""
+    contract = catalog_contract(tmp_path, keys=("min_quantity",), mode="records")
+    rows = [
+        product("TEN", unit="st", min_quantity=1, customer_price=20, dealer_price=15),
+        product("TEN", unit="st", min_quantity=10, customer_price=12, dealer_price=""),
+        product("FINE", unit="st", min_quantity=1, customer_price=20, dealer_price=15),
+        product("FINE", unit="st", min_quantity=10, customer_price=16, dealer_price=""),
+        product("UNIT", unit="st", min_quantity=1, customer_price=20, dealer_price=15),
+    ]
+    books.take_in(write_csv(tmp_path / "list.csv", rows), contract, DAY)
+    alone = {"part_number": "UNIT", "currency": "EUR", "dealer_price": 21}
+    assert delta(books, tmp_path, [alone], DAY + WEEK).state == "applied"
+    found = books.read("select part_number, unit, min_quantity, customer_price, dealer_price from report.price_ladder")
+    assert sorted(tuple(row.values()) for row in found) == [
+        ("TEN", "C62", Decimal(10), Decimal(12), Decimal(15)),
+        ("UNIT", "C62", Decimal(1), Decimal(20), Decimal(21)),
+    ]
+
+
 def test_corrected_rows_come_in_beneath_newer_files_and_rejected_ones_were_never_listed(
     books: Books, tmp_path: Path
 ) -> None:

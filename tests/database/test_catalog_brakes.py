@@ -47,6 +47,20 @@ def test_a_list_that_lost_many_products_is_refused_and_can_be_accepted(books: Bo
     assert (fifth.state, fifth.settled) == ("applied", 6)
 
 
+def test_prices_without_a_unit_are_held_against_those_per_the_products_own(books: Books, tmp_path: Path) -> None:
+    """A list of prices alone need not repeat the unit: what slipped is refused, what rose is one change of price."""
+    rows = [row | {"unit": "st"} for row in _rows(1)]
+    full(books, tmp_path, rows, DAY + WEEK)
+    alone = [{"part_number": f"P{n:02}", "currency": "EUR", "customer_price": 100 * (10 + n)} for n in range(12)]
+    refused = delta(books, tmp_path, alone, DAY + 2 * WEEK)
+    assert refused.state == "refused"
+    assert refused.reasons[0].startswith("prices_scaled: 12 of 12 changed prices")
+    risen = [row | {"customer_price": 11 + n} for n, row in enumerate(alone)]
+    assert delta(books, tmp_path, risen, DAY + 2 * WEEK).state == "applied"
+    changes = books.read("select unit, old_amount, new_amount from report.price_changes order by old_amount")
+    assert [tuple(row.values()) for row in changes] == [("C62", 10 + n, 11 + n) for n in range(12)]
+
+
 @pytest.mark.parametrize(("factor", "cause"), [("100", "slipped"), ("0.1", "slipped"), ("1.95583", "from EUR to BGN")])
 def test_prices_that_share_a_suspicious_factor_are_refused_with_its_cause(
     books: Books, tmp_path: Path, factor: str, cause: str

@@ -85,6 +85,19 @@ def test_packages_and_products_that_come_back_are_changes(kontor_settings: Setti
     ]
 
 
+def test_a_price_without_a_unit_takes_the_place_of_one_per_the_products_own(
+    kontor_settings: Settings, tmp_path: Path
+) -> None:
+    """One change of price is told as one, with the old and the new amount; the same amount is none."""
+    books = Books(kontor_settings)
+    full(books, tmp_path, [product(part, unit="st", customer_price="10") for part in ("A", "B")])
+    rows = [{"part_number": part, "currency": "EUR", "customer_price": price} for part, price in (("A", 12), ("B", 10))]
+    found = _dry_run(books, write_csv(tmp_path / "next.csv", rows), DAY + timedelta(weeks=1))
+    assert [(row["part_number"], row["field"], row["old"], row["new"]) for row in found.changed] == [
+        ("A", "customer price EUR C62", "10", "12"),
+    ]
+
+
 def test_a_dry_run_of_what_is_held_already_changes_nothing(kontor_settings: Settings, tmp_path: Path) -> None:
     """The same rows of a later day: every list is empty."""
     books = Books(kontor_settings)
