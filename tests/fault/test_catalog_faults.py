@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from tasks.feeds.intake import Given, InboxFile, take_in_file
 from tests.catalogues import DAY, full, product, state
 from tests.conftest import CAMPAIGN_FACTOR
 from tests.ledgers import TODAY, Books, write_csv
+from tests.stage import Stage
 
 WEEK = timedelta(weeks=1)
 _TAKE_IN = """
@@ -91,6 +93,39 @@ def test_two_files_at_once_leave_what_one_after_the_other_leaves(kontor_settings
     held = books.read("select sum(amount) as prices from report.prices(:day)", day=DAY)
     assert held == [{"prices": sum(10 + n for n in range(100)) + sum(11 + n for n in range(100, 400))}]
     assert books.read("select count(*) as files from landing.feed_files where state = 'applied'") == [{"files": 6}]
+
+
+@pytest.mark.xdist_group("faults")
+@pytest.mark.parametrize(
+    "names", [("catalog_2026-03-02.csv", "catalog_delta_2026-03-03.csv"), ("catalog_2026-03-02.csv",) * 2]
+)
+def test_two_runs_of_the_flow_at_once_take_every_file_in_once(
+    empty_stage: Stage, tmp_path: Path, names: tuple[str, str]
+) -> None:
+    """Two whole processes, each given a file, or both the same: one is told of the other, or finds its work done."""
+    rows = {
+        "catalog_2026-03-02.csv": [product(f"P{n}", customer_price=10 + n, stock=1) for n in range(300)],
+        "catalog_delta_2026-03-03.csv": [product(f"P{n}", customer_price=11 + n, stock=2) for n in range(200, 400)],
+    }
+    paths = [write_csv(tmp_path / name, rows[name]) for name in names]
+    children = [empty_stage.processes.start_flow("catalog_upsert", files=[str(path)]) for path in paths]
+    ends = [child.wait() for child in children]
+    assert sorted(end.code for end in ends) in ([0, 0], [0, 3]), [end.said for end in ends]
+    for path, end in zip(paths, ends, strict=True):
+        if end.code == 3:
+            assert "catalog_upsert run " in end.said
+            again = empty_stage.processes.start_flow("catalog_upsert", files=[str(path)]).wait()
+            assert again.code == 0, again.said
+    books = Books(empty_stage.settings)
+    taken = books.read(
+        "select file_name, state, inserted + updated + unchanged as rows from landing.feed_files order by 1"
+    )
+    assert [tuple(row.values()) for row in taken] == [(name, "applied", len(rows[name])) for name in sorted(set(names))]
+    amounts = {f"P{n}": Decimal(10 + n) for n in range(300)}
+    if len(set(names)) > 1:
+        amounts |= {f"P{n}": Decimal(11 + n) for n in range(200, 400)}
+    held = books.read("select part_number, customer_price from report.catalog")
+    assert {row["part_number"]: row["customer_price"] for row in held} == amounts
 
 
 def _take_in(books: Books, path: Path, contract: str, as_of: object) -> None:
