@@ -96,7 +96,8 @@ begin atomic
         from valued v
         -- 12 pieces are one box of a dozen, whatever a division leaves behind in the last decimals.
         where round(price_list.quantity * v.units, 8) >= v.min_quantity and v.rate is not null
-        order by v.product_id, v.kind, v.is_converted, v.currency <> price_list.currency, v.min_quantity / v.units desc
+        order by v.product_id, v.kind, v.is_converted, v.currency <> price_list.currency, v.min_quantity / v.units desc,
+                 v.amount
     )
     select distinct on (r.source, r.part_number, r.product_id)
            r.part_number, coalesce(r.name, r.part_number), r.price, price_list.currency, r.asked, r.kind = 'promo',
@@ -105,20 +106,22 @@ begin atomic
     order by r.source, r.part_number, r.product_id, r.price, r.kind;
 end;
 
--- The day up to which the stock of each warehouse is known to be true: the newest file that spoke of it, confirmed or
--- changed. Each mention keeps only the products that no newer mention has.
+-- The day up to which the stock of each warehouse is known to be true, and when the file was written that says so: the
+-- newest that spoke of it, confirmed or changed. Each mention keeps only the products that no newer mention has.
 create or replace view report.stock as
 with mentions as (
-    select m.source, m.key, f.as_of, m.products - coalesce(range_agg(m.products) over (
+    select m.source, m.key, f.as_of, (substring(f.sequence from '[^!]*$') || 'Z')::timestamptz as written_at,
+           m.products - coalesce(range_agg(m.products) over (
                partition by m.source, m.key order by m.place desc
                rows between unbounded preceding and 1 preceding), '{}') as products
     from crm.catalog_mentions m join landing.feed_files f on f.feed_file_id = m.feed_file_id
     where m.aspect = 'stock'
 ), ranges as (
-    select m.source, m.key, m.as_of, lower(r) as first_id, upper(r) as next_id
+    select m.source, m.key, m.as_of, m.written_at, lower(r) as first_id, upper(r) as next_id
     from mentions m cross join lateral unnest(m.products) r
 )
-select p.part_number, p.name, s.warehouse, s.quantity, p.unit, coalesce(s.counted_on, r.as_of) as true_on, p.source
+select p.part_number, p.name, s.warehouse, s.quantity, p.unit, coalesce(s.counted_on, r.as_of) as true_on, p.source,
+       r.written_at
 from ranges r
 join crm.product_stock s on s.warehouse = r.key and s.product_id >= r.first_id and s.product_id < r.next_id
 join crm.products p on p.product_id = s.product_id and p.source = r.source;

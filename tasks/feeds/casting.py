@@ -19,7 +19,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.feeds.cells import BLANKS, DATE, ERROR, NUL, NUL_SHOWN, NUMBER, shown, shown_array
+from tasks.feeds.cells import BLANKS, DATE, ERROR, LOST_DIGITS, NUL, NUL_SHOWN, NUMBER, shown, shown_array
 from tasks.feeds.code_lists import codes_of
 from tasks.feeds.contracts import ABOVE, Column, Dialect, FeedContract
 from tasks.feeds.raw_table import RawTable, TotalsRow
@@ -247,6 +247,8 @@ def _quick_words(cells: pa.Array, column: Column, *, marked: bool) -> tuple[pa.A
     odd = pc.starts_with(text, "#")  # perhaps an error; those and dates in a code are judged one by one
     if marked:
         odd = pc.or_(odd, pc.match_substring_regex(text, f"^[{DATE}{ERROR}]"))
+        if column.kind == "code":
+            odd = pc.or_(odd, pc.match_substring_regex(cells, LOST_DIGITS))
     odd = pc.or_(odd, pc.match_substring(cells, NUL))
     if column.pattern:
         odd = pc.or_(odd, pc.invert(pc.match_substring_regex(text, column.pattern)))

@@ -34,6 +34,7 @@ NUL_SHOWN = "\ufffd"
 NO_NUMBER = "#NUM!"  # what a spreadsheet shows for a number that is none; some writers store it as nan or inf
 
 _SIGNIFICANT_DIGITS = 15  # what a spreadsheet shows and keeps; the digits after that are noise of binary fractions
+LOST_DIGITS = rf"^{NUMBER}-?[0-9]{{{_SIGNIFICANT_DIGITS + 1},}}"  # a stored number that can only be meant as a code
 
 
 def shown(cell: str | None) -> str:

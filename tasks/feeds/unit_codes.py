@@ -39,7 +39,7 @@ UNIT_SPELLINGS: Mapping[str, tuple[str, ...]] = {
     "CT": ("carton", "cartons", "ctn", "кашон", "каш", "kartong", "krt"),
     "PK": ("pack", "packs", "package", "packages", "pkt", "pak", "пакет", "пак", "опаковка", "оп", "op", "opak",
            "opakowanie", "paczka", "förp", "forp", "förpackning", "pakke", "paket", "frp"),
-    "PF": ("pallet", "pallets", "палет", "палета", "paleta", "pall", "palle", "palette"),
+    "PF": ("pallet", "pallets", "pal", "палет", "палета", "пал", "paleta", "pall", "palle", "palette"),
     "RO": ("roll", "rolls", "rll", "ролка", "ролки", "rolka", "rull", "rulle", "rolle", "krążek"),
     "BG": ("bag", "bags", "чувал", "торба", "worek", "säck", "sekk", "påse", "pose"),
     "BO": ("bottle", "bottles", "btl", "бутилка", "butelka", "flaska", "flaske"),

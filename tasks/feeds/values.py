@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import NamedTuple
 
-from tasks.feeds.cells import BLANKS, BOOLEAN, DATE, ERROR, ERROR_TEXTS, NUL, NUMBER, shown
+from tasks.feeds.cells import BLANKS, BOOLEAN, DATE, ERROR, ERROR_TEXTS, LOST_DIGITS, NUL, NUMBER, shown
 from tasks.feeds.code_lists import codes_of, spellings_of
 from tasks.feeds.contracts import Column, Dialect
 from tasks.feeds.dates import excel_serial, parse_date, within_years
@@ -89,6 +89,10 @@ def _word(cell: str, column: Column, dialect: Dialect) -> Value | Failure:  # no
     text = trimmed(cell)
     if cell[0] == DATE and column.kind == "code":
         return Failure("code_became_date", "was turned into a date by the spreadsheet, so the code itself is lost")
+    if column.kind == "code" and re.match(LOST_DIGITS, cell):
+        return Failure(
+            "code_lost_digits", "is a number of more digits than a spreadsheet keeps, so the code itself is lost"
+        )
     if column.integral_float == "strip" and re.fullmatch(r"-?\d+\.0+", text):
         text = text.split(".")[0]
     if column.separators:

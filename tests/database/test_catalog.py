@@ -7,6 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+import xlsxwriter
 
 from configs.settings import Settings
 from tests.catalogues import DAY, catalog_contract, delta, full, prices, product, products, state
@@ -196,6 +197,48 @@ def test_warnings_keep_the_row_and_errors_set_it_aside(books: Books, tmp_path: P
     assert [row["part_number"] for row in ladder] == ["A", "B"]
     shown = books.read("select part_number, gtin_is_right, stock from report.catalog order by 1")
     assert [tuple(row.values()) for row in shown] == [("A", True, 1), ("B", False, -2)]
+
+
+def test_stock_by_warehouse_and_prices_by_quantity_come_alone(books: Books, tmp_path: Path) -> None:
+    """A row per warehouse, a row per currency and quantity, by contracts that come with Kontor; the rest stays."""
+    full(books, tmp_path, [product("A", unit="st", customer_price=10, stock=1), product("B", unit="st")])
+    stock = [{"part_number": "A", "warehouse": place, "stock": n} for n, place in enumerate(("N", "S", "N"))]
+    stock += [{"part_number": "B", "warehouse": place, "stock": n} for n, place in enumerate(("N", "S"), 5)]
+    outcome = books.take_in(write_csv(tmp_path / "stock_2026-11-03_0930.csv", stock), "catalog_stock")
+    assert (outcome.updated, outcome.quarantined) == (3, 2)
+    shown = books.read("select part_number, warehouse, quantity, true_on, written_at from report.stock order by 1, 2")
+    assert [tuple(row.values())[:4] for row in shown] == [
+        ("A", "", 1, DAY),
+        ("A", "S", 1, DAY + timedelta(days=1)),
+        ("B", "N", 5, DAY + timedelta(days=1)),
+        ("B", "S", 6, DAY + timedelta(days=1)),
+    ]
+    assert all(row["written_at"].date() >= date(2026, 1, 1) for row in shown)
+    said = [
+        {"part_number": "A", "currency": currency, "unit": "st", "min_quantity": least, "customer_price": amount}
+        for currency, least, amount in (("EUR", 1, 11), ("EUR", 10, 9), ("SEK", 1, 120))
+    ]
+    outcome = books.take_in(write_csv(tmp_path / "prices_2026-11-04.csv", said), "catalog_prices")
+    assert (outcome.updated, outcome.quarantined) == (3, 0)
+    held = books.read("select currency, min_quantity, amount from report.prices('2026-11-04') order by 1, 2")
+    assert [tuple(row.values()) for row in held] == [("EUR", 1, 11), ("EUR", 10, 9), ("SEK", 1, 120)]
+    assert {number: row["name"] for number, row in products(books).items()} == {"A": "Product A", "B": "Product B"}
+
+
+def test_a_number_that_lost_digits_is_no_part_number(books: Books, tmp_path: Path) -> None:
+    """Sixteen digits stored as a number wait in quarantine; fifteen, and sixteen stored as text, are right."""
+    path = tmp_path / "catalog_2026-11-02.xlsx"
+    with xlsxwriter.Workbook(path) as book:
+        sheet = book.add_worksheet()
+        numbers = ["Part number", 123456789012345, 1234567890123456, "1234567890123456", 12345678901234567890]
+        sheet.write_column(0, 0, numbers)
+        sheet.write_column(0, 1, ["Name", *"abcd"])
+    outcome = books.take_in(path, "catalog")
+    assert (outcome.inserted, outcome.quarantined) == (2, 2)
+    assert sorted(products(books)) == ["123456789012345", "1234567890123456"]
+    assert {row["reason"].split(",")[0] for row in books.read("select reason from report.quarantine")} == {
+        "part_number is a number of more digits than a spreadsheet keeps"
+    }
 
 
 def test_the_ladder_holds_at_every_quantity_and_across_ways_to_write_a_unit(books: Books, tmp_path: Path) -> None:

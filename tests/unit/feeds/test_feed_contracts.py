@@ -43,6 +43,8 @@ def test_the_listing_holds_the_feeds_without_examples() -> None:
         "bmecat_update",
         "catalog",
         "catalog_delta",
+        "catalog_prices",
+        "catalog_stock",
         "contacts",
         "corrected_contacts",
         "corrected_organizations",
