@@ -179,15 +179,20 @@ def _forget_history(prepared: Settings) -> None:
     with _as_superuser(prepared, database.DATABASE) as connection:
         for table in ("change_log", "seals"):
             if connection.execute(f"select 1 from history.{table} limit 1").fetchone():
+                parts = [f"history.{table}", *(row[0] for row in connection.execute(_PARTS, (f"history.{table}",)))]
                 with connection.transaction():
-                    connection.execute(f"alter table history.{table} disable trigger refuse")
+                    for part in parts:
+                        connection.execute(f"alter table {part} disable trigger refuse")
                     connection.execute(f"truncate history.{table} restart identity")
-                    connection.execute(f"alter table history.{table} enable always trigger refuse")
+                    for part in parts:
+                        connection.execute(f"alter table {part} enable always trigger refuse")
 
+
+_PARTS = "select inhrelid::regclass::text from pg_inherits where inhparent = %s::regclass"
 
 _TABLES = """
 select schemaname || '.' || tablename from pg_tables
-where schemaname in ('crm', 'landing', 'ops', 'rules', 'outbox')
+where schemaname in ('crm', 'landing', 'ops', 'rules', 'outbox') and tablename !~ '_(other|[0-9]{4}_[0-9]{2})$'
 """
 
 # Tables whose identity has been used, also where its rows have gone since.

@@ -29,7 +29,7 @@ change_log = Table(
     "change_log",
     metadata,
     Column("entry_id", BigInteger, Identity(always=True), primary_key=True),
-    Column("changed_at", DateTime(timezone=True), nullable=False),
+    Column("changed_at", DateTime(timezone=True), primary_key=True),
     Column("operation", Text, nullable=False),
     Column("table_name", Text, nullable=False),
     Column("record_id", BigInteger, nullable=False),
@@ -61,6 +61,7 @@ change_log = Table(
         postgresql_where=text("table_name = 'organizations' and new_values ? 'customer_number'"),
     ),
     schema="history",
+    postgresql_partition_by="RANGE (changed_at)",  # by month: ops.prepare_months
 )
 
 seals = Table(

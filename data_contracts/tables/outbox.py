@@ -138,7 +138,7 @@ deliveries = Table(
     Column("smtp_code", Integer),
     Column("smtp_answer", Text),
     Column("outcome", Text, nullable=False),
-    Column("at", DateTime(timezone=True), nullable=False),
+    Column("at", DateTime(timezone=True), primary_key=True),
     Column("mode", Text, nullable=False),
     Column("eml_path", Text),
     CheckConstraint("attempt >= 1", name="attempt"),
@@ -148,6 +148,7 @@ deliveries = Table(
     CheckConstraint("mode in ('hold', 'redirect', 'live')", name="mode"),
     Index(None, "reminder_id"),
     schema="outbox",
+    postgresql_partition_by="RANGE (at)",  # by month: ops.prepare_months
 )
 
 suppressions = Table(

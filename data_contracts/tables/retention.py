@@ -200,7 +200,7 @@ egress_log = Table(
     "egress_log",
     metadata,
     Column("egress_id", BigInteger, Identity(always=True), primary_key=True),
-    Column("at", DateTime(timezone=True), nullable=False),
+    Column("at", DateTime(timezone=True), primary_key=True),
     Column("actor", Text, nullable=False),
     Column("what", Text, nullable=False),
     Column("format", Text, nullable=False),
@@ -208,4 +208,5 @@ egress_log = Table(
     Column("personal_columns", ARRAY(Text), nullable=False),
     Index("egress_log_at_idx", "at"),
     schema="ops",
+    postgresql_partition_by="RANGE (at)",  # by month: ops.prepare_months
 )

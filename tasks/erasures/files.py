@@ -15,7 +15,7 @@ import io
 import os
 import re
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from email import policy
 from email.parser import BytesParser
@@ -221,6 +221,8 @@ def _kept_cells(cells: list[str], terms: Terms) -> list[str]:
 def _may_stay(cell: str, terms: Terms) -> bool:
     if cell.strip() in terms.customers:
         return True
+    if terms.is_firm:  # its items stay, and a backfill must be able to read them
+        return not (terms.is_strong_in(cell) or re.search(terms.name_pattern, cell, re.IGNORECASE))
     is_value = re.fullmatch(r"[\d\s.,:/+-]*", cell) is not None
     return is_value and not terms.is_strong_in(cell)
 
@@ -266,7 +268,12 @@ def _workbook_rows(path: Path) -> Iterator[list[str]]:
 
 
 def _redacted_workbook(path: Path, terms: Terms) -> bytes:
-    """The same workbook without the cells of the person's rows, in the sheets and in the table of shared texts."""
+    """The same workbook without the cells of the person's rows."""
+    return _rewritten_workbook(path, lambda root, shared: _blank_rows(root, shared, terms))
+
+
+def _rewritten_workbook(path: Path, blank: Callable[[Any, list[str]], None]) -> bytes:
+    """The same workbook after ``blank`` took cells out of each sheet, also out of the texts that cells share."""
     out = io.BytesIO()
     with zipfile.ZipFile(path) as archive, zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as made:
         shared = _shared(archive)
@@ -274,7 +281,7 @@ def _redacted_workbook(path: Path, terms: Terms) -> bytes:
         used: set[int] = set()
         for name in _sheets(archive.namelist()):
             root = _parse(archive.read(name))
-            _blank_rows(root, shared, terms)
+            blank(root, shared)
             used |= {int(c.findtext(f"{_SHEET}v") or -1) for c in root.iter(f"{_SHEET}c") if c.get("t") == "s"}
             parts[name] = etree.tostring(root, xml_declaration=True, encoding="UTF-8", standalone=True)
         if shared:
@@ -292,9 +299,13 @@ def _blank_rows(root: Any, shared: list[str], terms: Terms) -> None:
             continue
         for cell, said in zip(cells, texts, strict=True):
             if not _may_stay(said, terms):
-                cell.attrib.pop("t", None)
-                for child in list(cell):
-                    cell.remove(child)
+                _empty(cell)
+
+
+def _empty(cell: Any) -> None:
+    cell.attrib.pop("t", None)
+    for child in list(cell):
+        cell.remove(child)
 
 
 def _without_unused(data: bytes, used: set[int]) -> bytes:
@@ -306,3 +317,69 @@ def _without_unused(data: bytes, used: set[int]) -> bytes:
                 item.remove(child)
             etree.SubElement(item, f"{_SHEET}t")
     return bytes(etree.tostring(root, xml_declaration=True, encoding="UTF-8", standalone=True))
+
+
+# --- firms, which stay by their number ----------------------------------------------------------------------------
+
+
+@dataclass
+class _Columns:
+    """Which columns of a list say what a firm is called, known from its headings on; rows are given in their order."""
+
+    names: Callable[[str], bool]
+    numbers: frozenset[str]
+    places: frozenset[str] = frozenset()
+
+    def to_blank(self, row: Sequence[tuple[str, str]]) -> frozenset[str]:
+        """The places, among ``row``'s pairs of place and text, in which a firm of these numbers is named."""
+        headings = frozenset(place for place, said in row if self.names(said))
+        if headings:
+            self.places = headings
+            return frozenset()
+        theirs = any(said.strip().casefold() in self.numbers for _, said in row)
+        return frozenset(place for place, said in row if theirs and place in self.places and said not in ("", ERASED))
+
+
+def unname_firms(path: Path, numbers: frozenset[str], names: Callable[[str], bool]) -> int:
+    """Blank what says the name of these firms in a list that stays, below the headings that ``names`` tells.
+
+    ``numbers`` are customers' numbers, case-folded. Their items stay, as bookkeeping wants them. Returns the rows that
+    were changed; 0 for a file of another kind.
+    """
+    if _is_workbook(path):
+        changed: list[int] = []
+        data = _rewritten_workbook(path, lambda root, shared: _unname_sheet(root, shared, numbers, names, changed))
+    elif path.suffix.lower() in (".csv", ".tsv"):
+        data, changed = _unnamed_lines(path.read_bytes(), _Columns(names, numbers))
+    else:
+        return 0
+    if changed:
+        _replace(path, data)
+    return len(changed)
+
+
+def _unname_sheet(
+    root: Any, shared: list[str], numbers: frozenset[str], names: Callable[[str], bool], changed: list[int]
+) -> None:
+    columns = _Columns(names, numbers)
+    for row in root.iter(f"{_SHEET}row"):
+        cells = {re.sub(r"\d", "", cell.get("r") or str(at)): cell for at, cell in enumerate(row.iter(f"{_SHEET}c"))}
+        places = columns.to_blank([(place, _cell_text(cell, shared)) for place, cell in cells.items()])
+        for place in places:
+            _empty(cells[place])
+        changed += [1] * bool(places)
+
+
+def _unnamed_lines(data: bytes, columns: _Columns) -> tuple[bytes, list[int]]:
+    encoding = next(name for name in _ENCODINGS if _decodes(data, name))
+    lines, changed = data.decode(encoding).splitlines(keepends=True), []
+    for at, line in enumerate(lines):
+        fields = _fields(line)
+        places = columns.to_blank([(str(place), said) for place, said in enumerate(fields)])
+        if places:
+            ending, out = line[len(line.rstrip("\r\n")) :], io.StringIO()
+            kept = [ERASED if str(place) in places else said for place, said in enumerate(fields)]
+            csv.writer(out, delimiter=_delimiter(line), lineterminator="").writerow(kept)
+            lines[at] = out.getvalue() + ending
+            changed.append(1)
+    return "".join(lines).encode(encoding), changed

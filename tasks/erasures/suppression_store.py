@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from sqlalchemy import Connection, text
 
-from tasks.erasures.files import addresses_in_file, redact_file
+from tasks.erasures.files import addresses_in_file, redact_file, unname_firms
 from tasks.erasures.keys import ErasureKey, hash_sql
 from tasks.erasures.terms import ERASED, Terms
 
@@ -54,8 +55,27 @@ def withhold_names(connection: Connection, staging: str, key: ErasureKey) -> dic
     return {row.row_number: row.customer_name or "" for row in names}
 
 
-def forget_in_file(connection: Connection, path: Path, key: ErasureKey) -> bool:
-    """Take those who asked to be erased out of a file that is kept; returns whether any stood in it."""
+def forget_in_file(connection: Connection, path: Path, key: ErasureKey, names: Callable[[str], bool]) -> bool:
+    """Take those who asked to be erased out of a file that is kept; returns whether any stood in it.
+
+    A person's row loses its content, a firm's what stands below a heading that ``names`` tells to name one.
+    """
+    people = _forget_people(connection, path, key)
+    numbers = frozenset(number.casefold() for number in connection.scalars(text(_ERASED_FIRMS), key.bound()))
+    firms = unname_firms(path, numbers, names) if numbers else 0
+    return people or firms > 0
+
+
+# A firm that asked to be erased keeps its number, by which bookkeeping knows it.
+_ERASED_FIRMS = f"""
+select o.customer_number from crm.organizations o
+where o.name = '{ERASED}' and exists (
+    select from ops.erased_subjects e
+    where e.entity = 'crm.organizations' and e.key_hash = {hash_sql("o.customer_number")})
+"""
+
+
+def _forget_people(connection: Connection, path: Path, key: ErasureKey) -> bool:
     hashes = {key.hash_of(address): address for address in addresses_in_file(path)}
     if not hashes:
         return False

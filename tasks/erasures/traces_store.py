@@ -45,10 +45,14 @@ class Place:
 
     @property
     def found(self) -> str:
-        """SQL: an address or number stands in the row, or a name in a row of the person's own customers."""
+        """SQL: an address or number stands in the row, or a name in a row of the person's own customers.
+
+        Rows in which none of the words stands at all are passed over by a plain search, in one look at all columns.
+        """
         strong = " or ".join(f"r.{name}::text ~* :strong" for name in self.columns)
         named = " or ".join(self._named(name, kind) for name, kind in self.columns.items())
-        return f"(({strong}) or {self.link} and ({named}))"
+        looked_at = f"concat_ws(chr(31), {', '.join(f'r.{name}' for name in self.columns)}) ilike any(:likes)"
+        return f"(case when {looked_at} then ({strong}) or {self.link} and ({named}) else false end)"
 
     def _named(self, name: str, kind: str) -> str:
         if kind == "text":
@@ -144,10 +148,13 @@ def _entries(connection: Connection, terms: Terms) -> list[tuple[str, int, list[
     """Records in whose history an address or number stands, with the columns."""
     rows = connection.execute(
         text(
-            "select table_name, record_id, array_agg(distinct column_name) as columns from history.changes"
-            " where not erased and (old_value ~* :strong or new_value ~* :strong) group by 1, 2 order by 1, 2"
+            "with worth_a_look as materialized (select entry_id from history.change_log"
+            " where concat_ws(chr(31), old_values, new_values) ilike any(:likes))"
+            " select table_name, record_id, array_agg(distinct column_name) as columns from history.changes"
+            " where entry_id in (select entry_id from worth_a_look)"
+            " and not erased and (old_value ~* :strong or new_value ~* :strong) group by 1, 2 order by 1, 2"
         ),
-        {"strong": terms.strong_pattern},
+        {"strong": terms.strong_pattern, "likes": list(terms.likes)},
     ).all()
     return [(row.table_name, row.record_id, list(row.columns)) for row in rows]
 
@@ -180,11 +187,12 @@ def blind_terms(connection: Connection, key: ErasureKey) -> Terms:
 
 
 def _blind_addresses(connection: Connection, place: Place, key: ErasureKey) -> set[str]:
-    cells = " union all ".join(f"select r.{name}::text as cell from {place.table} r" for name in place.columns)
+    cell = f"concat_ws(chr(31), {', '.join(f'r.{name}' for name in place.columns)})"
     rows = connection.scalars(
         text(
-            "with address as materialized (select distinct m[1] as said"
-            f" from ({cells}) c cross join lateral regexp_matches(c.cell, :address, 'g') as m where c.cell like '%@%')"
+            f"with worth_a_look as materialized (select {cell} as cell from {place.table} r where {cell} like '%@%'),"
+            " address as materialized (select distinct m[1] as said"
+            " from worth_a_look c cross join lateral regexp_matches(c.cell, :address, 'g') as m)"
             f" select said from address a where {hash_sql('a.said')} in"
             " (select address_hash from ops.erased_subjects where address_hash is not null)"
         ),

@@ -19,7 +19,9 @@ from tasks.erasures.suppression_store import anybody_erased, forget_in_file
 from tasks.errors import BadInput, KontorError, Locked, PartlyDone, UsageError
 from tasks.feeds.confined import warm_up
 from tasks.feeds.contracts import FeedContract, load_contract
+from tasks.feeds.folding import fold
 from tasks.feeds.guards import check_names
+from tasks.feeds.headings import alias_ranks
 from tasks.feeds.inbox import unclaimed_files
 from tasks.feeds.intake import (
     Given,
@@ -183,17 +185,26 @@ def take_in(run: FeedRun, file: InboxFile, applies: Applies) -> FileOutcome:
         if kept is None:
             log_event("file_replaced_meanwhile", run_id=run.run.run_id)
         else:
-            forget_erased(run, kept)
+            forget_erased(run, kept, file.contract)
     log_event("file_taken_in", run_id=run.run.run_id, state=outcome.state, as_of=outcome.as_of, **outcome.counts())
     return outcome
 
 
-def forget_erased(run: FeedRun, kept: Path) -> None:
+# Columns that say what a firm is called; its number and its sums stay.
+_NAMES_A_FIRM = {"customer_name", "name", "vat_number", "owner"}
+
+
+def forget_erased(run: FeedRun, kept: Path, contract: FeedContract) -> None:
     """Take those who asked to be erased out of the archive's copy; killed before, the next delivery or purge does."""
     if run.given.erasure_key is None:
         return
+    ranks = alias_ranks(contract)
+
+    def names(heading: str) -> bool:
+        return ranks.get(fold(heading), ("",))[0] in _NAMES_A_FIRM
+
     with run.engine.connect() as connection:
-        if anybody_erased(connection) and forget_in_file(connection, kept, run.given.erasure_key):
+        if anybody_erased(connection) and forget_in_file(connection, kept, run.given.erasure_key, names):
             log_event("erased_taken_out_of_archive", run_id=run.run.run_id)
 
 

@@ -287,6 +287,8 @@ from (
     from unnest(array['organizations', 'contacts', 'contact_roles']) r,
          unnest(array['insert', 'update', 'delete', 'truncate']) e
     union all select 'history.' || r, 'refuse' from unnest(array['change_log', 'seals']) r
+    union all select i.inhrelid::regclass::text, 'refuse' from pg_inherits i
+    where i.inhparent = 'history.change_log'::regclass
 ) w left join pg_trigger t on t.tgrelid = to_regclass(w.relation) and t.tgname = w.name
 where t.tgenabled is distinct from 'A' order by 1
 """

@@ -16,9 +16,10 @@ from tasks.erasures.allowlist import ALLOWLIST, read_allowlist
 from tasks.erasures.identities import IDENTITIES
 from tasks.errors import Refused, UsageError
 from tasks.retention.entities import ENTITIES
+from tasks.retention.months_store import DROPPABLE
 from tasks.retention.outputs import CLOCKS, CONTENTS, is_output
 from tasks.retention.outputs_store import find_output, output_item
-from tasks.retention.planning import Item, Plan, is_wide
+from tasks.retention.planning import Item, Plan, is_wide, way_of
 from tasks.retention.policies import Policy, Schema, check, digest_of
 from tasks.retention.selection import Selection, select_due
 
@@ -159,7 +160,13 @@ def _item(connection: Connection, rules: Rules, policy: Policy) -> Item:
         rule_version=policy.version,
         entity=policy.entity,
         action=policy.action,
-        strategy="keyset" if policy.entity in IDENTITIES else "pages",
+        strategy=way_of(
+            policy,
+            is_person=policy.entity in IDENTITIES,
+            has_months=policy.entity in DROPPABLE,
+            stored=row.stored,
+            due=row.due,
+        ),
         horizon=selection.horizon,
         stored=row.stored,
         due=row.due,
@@ -175,7 +182,9 @@ with due as materialized (
     select {selection.entity.sample_id} as id, {selection.free} as free from {policy.entity} r where {selection.due}
 )
 select (select count(*) from {policy.entity}) as stored, count(*) filter (where free) as due,
-       count(*) filter (where not free) as held, pg_table_size('{policy.entity}') as bytes,
+       count(*) filter (where not free) as held,
+       coalesce((select sum(pg_table_size(relid)) from pg_partition_tree('{policy.entity}')),
+                pg_table_size('{policy.entity}')) as bytes,
        (select array_agg(id order by id) from (
            select id from due where free and id is not null order by id limit {_SAMPLE}) s) as sample_ids
 from due

@@ -61,6 +61,23 @@ class Plan:
         return sum(item.due for item in self.items)
 
 
+FEW = Decimal("0.02")  # of a table's rows
+LARGE = 20_000  # rows
+
+
+def way_of(policy: Policy, *, is_person: bool, has_months: bool, stored: int, due: int) -> str:
+    """How an item is carried out, by what is in the table: ``keyset``, ``months``, ``rows`` or ``pages``.
+
+    People one by one, each in the ledger. A table that is kept by months loses whole months. Of a large table few rows
+    are looked up; where more go, every page is visited once.
+    """
+    if is_person:
+        return "keyset"
+    if has_months and policy.action == "delete":
+        return "months"
+    return "rows" if stored >= LARGE and due <= FEW * stored else "pages"
+
+
 def is_wide(item: Item, policy: Policy) -> bool:
     """Whether an item reaches so far that a second person must agree: above the rule's share and its few free rows."""
     return item.due > policy.always_allowed and item.due > policy.largest_share * item.stored

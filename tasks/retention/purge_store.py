@@ -6,98 +6,51 @@ a batch. Rows that somebody else has locked are passed over and come back to. A 
 where its last batch was; applied again, the plan goes on from there.
 
     keyset   people, in the order of their key: locked one by one (SKIP LOCKED), each with its line in the ledger
+    months   tables that are kept by months: a month of which every row may go is dropped, what is left goes by pages
+    rows     few rows of a large table: found once by reading, then removed where they stand
     pages    everything else, by ranges of the table's pages: no index is needed to find the rows, none to reach them
+
+Which it is the plan decides, by what it counted (tasks/retention/planning.py).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psycopg
 from psycopg.errors import LockNotAvailable
-from sqlalchemy import Connection, Engine, TextClause, text
+from sqlalchemy import Connection, TextClause, text
 from sqlalchemy.exc import OperationalError
 
 from tasks.erasures.identities import IDENTITIES, Identity
-from tasks.erasures.keys import ErasureKey
-from tasks.erasures.ledger_file import SUBJECT_SQL, Entry, ErasureLedger, Line, Listed, Subject
-from tasks.erasures.store import HOLD_LOCK, References, let_go, mirror, references_to
+from tasks.erasures.ledger_file import SUBJECT_SQL, Entry, Line, Listed
+from tasks.erasures.store import References, let_go, mirror, references_to
 from tasks.errors import DependencyDown
+from tasks.retention.batches_store import (
+    BEGIN,
+    LOCK_TIMEOUT_MS,
+    WAITED_FOR,
+    Purge,
+    Told,
+    begin,
+    entry_of,
+    named,
+    note,
+    untold,
+)
+from tasks.retention.months_store import drop_due_months
+from tasks.retention.pace import Pace
 from tasks.retention.planning import Item
 from tasks.retention.selection import Selection
 
-LOCK_TIMEOUT_MS = 40
-TARGET_SECONDS = 0.03
-_LONGEST = 4  # times its target, which a batch may take while nobody waits for it
 _PASSES = 3
 _PATIENCE = 8  # batches in a row that met a lock, before the rest is left to the next pass
 
 
-@dataclass
-class Pace:
-    """How many pages or rows a batch takes: it grows while batches are short and shrinks when one holds others up.
-
-    It begins with ``usual``, and goes below that only for somebody who waits.
-    """
-
-    usual: int
-    smallest: int
-    largest: int
-    target: float = TARGET_SECONDS
-    size: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.size = float(self.usual)
-
-    def after(self, seconds: float, *, waited_for: bool = False) -> None:
-        """Learn from a batch that held locks for so long, and from whether somebody stood and waited for it.
-
-        What makes a batch slow is as often a busy machine: as long as nobody waits it is made smaller only when it
-        takes several times as long as it should.
-        """
-        if waited_for:
-            self._set(self.size / 2)
-        elif seconds < self.target:
-            self._set(self.size * min(2.0, self.target / max(seconds, 1e-6)))
-        elif seconds > self.target * _LONGEST:
-            self._set(max(min(self.size, self.usual), self.size * max(0.5, self.target * _LONGEST / seconds)))
-
-    def was_in_the_way(self) -> None:
-        """Learn from a batch that met a lock it did not get."""
-        self._set(self.size / 2)
-
-    def _set(self, size: float) -> None:
-        self.size = min(float(self.largest), max(float(self.smallest), size))
-
-    def __int__(self) -> int:
-        return int(self.size)
-
-
-@dataclass(frozen=True)
-class Purge:
-    """What every batch needs: where, for which plan and run, who acts, the ledger and its key, and the time."""
-
-    engine: Engine
-    plan_id: int
-    run_id: int
-    actor: str
-    ledger: ErasureLedger
-    key: ErasureKey
-    now: datetime
-
-
-Told = Callable[[int], None]
-
-
-def _untold(_: int) -> None:
-    return None
-
-
-def apply_item(purge: Purge, item: Item, selection: Selection, told: Told = _untold) -> int:
+def apply_item(purge: Purge, item: Item, selection: Selection, told: Told = untold) -> int:
     """Carry one item out and return the rows that went; ``told`` hears of each batch's rows.
 
     It ends when a pass over the table met no locked row, after three passes at most: what somebody kept locked all the
@@ -105,8 +58,7 @@ def apply_item(purge: Purge, item: Item, selection: Selection, told: Told = _unt
     """
     if item.ended_at is not None:
         return 0
-    apply = _apply_keyset if item.strategy == "keyset" else _apply_pages
-    gone = apply(purge, item, selection, told)
+    gone = _WAYS[item.strategy](purge, item, selection, told)
     with purge.engine.begin() as connection:
         connection.execute(
             text(
@@ -115,55 +67,6 @@ def apply_item(purge: Purge, item: Item, selection: Selection, told: Told = _unt
             {"now": purge.now, "plan_id": purge.plan_id, "position": item.position},
         )
     return gone
-
-
-# One statement, because each way to the server and back is time in which a lock could be held. The disk is not waited
-# for: what a crash of the server loses of the last batches is due again, and the ledger has it already.
-_BEGIN = f"""
-select set_config('lock_timeout', '{LOCK_TIMEOUT_MS}ms', true), set_config('synchronous_commit', 'off', true),
-       set_config('kontor.run_id', :run_id, true), set_config('kontor.actor', :actor, true),
-       pg_advisory_xact_lock_shared({HOLD_LOCK})
-"""
-
-
-# Whoever wants a row that this transaction holds waits for the transaction.
-_WAITED_FOR = """exists (select from pg_locks w where not w.granted and w.locktype = 'transactionid'
-        and w.transactionid = cast(cast(pg_current_xact_id_if_assigned() as text) as xid))"""
-
-
-def _begin(connection: Connection, purge: Purge) -> float:
-    """Name the transaction, bound its waits, hold off holds; returns the moment from which rows may be locked."""
-    connection.execute(text(_BEGIN), _named(purge))
-    return time.perf_counter()
-
-
-def _named(purge: Purge) -> dict[str, str]:
-    return {"run_id": str(purge.run_id), "actor": purge.actor}
-
-
-def _note(connection: Connection, purge: Purge, item: Item, rows: int, reached: int) -> bool:
-    """Note how far the plan came, and say whether somebody waits for a row of this transaction."""
-    return bool(
-        connection.scalar(
-            text(
-                "update ops.retention_plan_items set done = done + :rows, reached = greatest(reached, :reached)"
-                f" where plan_id = :plan_id and position = :position returning {_WAITED_FOR}"
-            ),
-            {"rows": rows, "reached": reached, "plan_id": purge.plan_id, "position": item.position},
-        )
-    )
-
-
-def _entry(purge: Purge, item: Item, subjects: Sequence[Subject]) -> Entry:
-    return Entry(
-        at=purge.now,
-        kind="erasure",
-        entity=item.entity,
-        rule_id=item.rule_id,
-        rule_version=item.rule_version,
-        reference=f"plan {purge.plan_id}, clocks through {item.horizon}",
-        subjects=subjects,
-    )
 
 
 # --- people, one by one -------------------------------------------------------------------------------------------
@@ -218,21 +121,21 @@ def _keyset_batch(
     lines: list[Line] = []
     try:
         with purge.engine.begin() as connection:
-            began = _begin(connection, purge)
+            began = begin(connection, purge)
             found = connection.execute(
                 text(_due_statement(identity, selection)),
                 {**selection.bound, **purge.key.bound(), "after": after, "size": size},
             ).one()
             if not found.people:
                 return _Batch(0, None, 0.0)
-            lines = purge.ledger.append([_entry(purge, item, Listed(found.subjects, found.people))])
+            lines = purge.ledger.append([entry_of(purge, item, Listed(found.subjects, found.people))])
             delete = item.action == "delete"
             went = let_go(
                 connection, identity, found.ids, delete=delete, blanks=selection.blanks, references=references
             )
             mirror(connection, lines)
             rows = went["deleted"] + went["anonymised"]
-            waited_for = _note(connection, purge, item, rows, found.newest)
+            waited_for = note(connection, purge, item, rows, found.newest)
         return _Batch(rows, found.newest, time.perf_counter() - began, waited_for)
     except OperationalError as error:
         if not isinstance(error.orig, LockNotAvailable):
@@ -266,15 +169,71 @@ def _is_left(purge: Purge, item: Item, selection: Selection) -> bool:
         return bool(connection.scalar(text(statement), dict(selection.bound)))
 
 
-# --- everything else, by pages ------------------------------------------------------------------------------------
+# --- everything else: by months, by rows, by pages ------------------------------------------------------------------
+
+
+def _apply_months(purge: Purge, item: Item, selection: Selection, told: Told) -> int:
+    dropped = drop_due_months(purge, item, selection, told)
+    return dropped + _apply_pages(purge, replace(item, done=item.done + dropped), selection, told)
+
+
+def _apply_rows(purge: Purge, item: Item, selection: Selection, told: Told) -> int:
+    _announce(purge, item)
+    statement, gone = text(_destroy_statement(item.entity, selection, "r.ctid = any(cast(:places as tid[]))")), 0
+    for _ in range(_PASSES):
+        pace, passed_over = Pace(500, 10, 20_000), False
+        places = _places(purge, item, selection)
+        for portion in _portions(places, pace):
+            if item.done + gone >= item.allowed:
+                return gone
+            batch = _batch(purge, item, selection, statement, {"places": portion, "reached": 0})
+            gone += _learn(pace, batch, told)
+            passed_over |= batch is None or batch.rows < len(portion)  # locked, or somebody has moved it since
+        if not passed_over:
+            break
+        time.sleep(LOCK_TIMEOUT_MS / 1000)
+    return gone
+
+
+def _places(purge: Purge, item: Item, selection: Selection) -> list[str]:
+    """Where the rows stand that may go, by a statement that only reads."""
+    with purge.engine.connect() as connection:
+        found = text(f"select r.ctid::text from {item.entity} r where {selection.condition}")
+        return list(connection.scalars(found, {**selection.bound, **purge.key.bound()}))
+
+
+def _portions(places: list[str], pace: Pace) -> Iterator[list[str]]:
+    """The places in order, as many at once as the pace is by then."""
+    at = 0
+    while at < len(places):
+        portion = places[at : at + int(pace)]
+        yield portion
+        at += len(portion)
+
+
+def _learn(pace: Pace, batch: _Batch | None, told: Told) -> int:
+    """Tell the pace of a batch, and whoever listens of its rows, which are returned."""
+    if batch is None:
+        pace.was_in_the_way()
+        return 0
+    told(batch.rows)
+    pace.after(batch.seconds, waited_for=batch.waited_for)
+    return batch.rows
+
+
+def _announce(purge: Purge, item: Item) -> None:
+    """The ledger's line for rows that stand for nobody: the rule, the plan and the horizon, no subjects."""
+    line = purge.ledger.append([entry_of(purge, item, [])])
+    with purge.engine.begin() as connection:
+        mirror(connection, line)
 
 
 def _apply_pages(purge: Purge, item: Item, selection: Selection, told: Told) -> int:
-    purge_line = purge.ledger.append([_entry(purge, item, [])])
-    with purge.engine.begin() as connection:
-        mirror(connection, purge_line)
+    _announce(purge, item)
+    with purge.engine.connect() as connection:
         pages = _pages_of(connection, item.entity)
-    statement = text(_pages_statement(item.entity, selection))
+    within = "r.ctid >= cast(:low as tid) and r.ctid < cast(:high as tid)"
+    statement = text(_destroy_statement(item.entity, selection, within))
     left, gone = [(item.reached, pages)], 0
     for _ in range(_PASSES):
         locked: list[tuple[int, int]] = []
@@ -282,14 +241,12 @@ def _apply_pages(purge: Purge, item: Item, selection: Selection, told: Told) -> 
         for low, high in _ranges(left, pace):
             if item.done + gone >= item.allowed:
                 return gone
-            batch = _pages_batch(purge, item, selection, statement, low, high)
+            reached = high if item.reached <= low else 0
+            bound = {"low": f"({low},0)", "high": f"({high},0)", "reached": reached}
+            batch = _batch(purge, item, selection, statement, bound)
+            gone += _learn(pace, batch, told)
             if batch is None:
-                pace.was_in_the_way()
                 locked.append((low, high))
-                continue
-            gone += batch.rows
-            told(batch.rows)
-            pace.after(batch.seconds, waited_for=batch.waited_for)
         if not locked:
             break
         left = locked
@@ -308,12 +265,17 @@ def _ranges(spans: list[tuple[int, int]], pace: Pace) -> Iterator[tuple[int, int
 
 
 def _pages_of(connection: Connection, table: str) -> int:
-    statement = "select pg_relation_size(cast(:table as regclass)) / current_setting('block_size')::bigint"
+    """How many pages a table has; of one that is kept by months, how many the longest month has."""
+    statement = """
+select greatest(pg_relation_size(cast(:table as regclass)), (
+    select max(pg_relation_size(relid)) from pg_partition_tree(cast(:table as regclass))))
+    / current_setting('block_size')::bigint
+"""
     return int(connection.scalar(text(statement), {"table": table}) or 0)
 
 
-def _pages_statement(table: str, selection: Selection) -> str:
-    where = f"r.ctid >= cast(:low as tid) and r.ctid < cast(:high as tid) and {selection.condition}"
+def _destroy_statement(table: str, selection: Selection, within: str) -> str:
+    where = f"{within} and {selection.condition}"
     blanks = ", ".join(f"{column} = {blank}" for column, blank in selection.blanks.items())
     destroy = f"update {table} r set {blanks} where {where}" if blanks else f"delete from {table} r where {where}"
     return f"""
@@ -321,29 +283,23 @@ with gone as ({destroy} returning 1), counted as (select count(*) as rows from g
     update ops.retention_plan_items set done = done + c.rows, reached = greatest(reached, :reached)
     from counted c where plan_id = :plan_id and position = :position
 )
-select rows, {_WAITED_FOR} as waited_for from counted
+select rows, {WAITED_FOR} as waited_for from counted
 """
 
 
-def _pages_batch(
-    purge: Purge, item: Item, selection: Selection, statement: TextClause, low: int, high: int
+def _batch(
+    purge: Purge, item: Item, selection: Selection, statement: TextClause, where: Mapping[str, object]
 ) -> _Batch | None:
-    """One range; None where a lock could not be had in time, which leaves nothing of it."""
-    bound = {
-        **selection.bound,
-        **purge.key.bound(),
-        "low": f"({low},0)",
-        "high": f"({high},0)",
-        "reached": high if item.reached <= low else 0,
-        "plan_id": purge.plan_id,
-        "position": item.position,
-    }
+    """One batch; None where a lock could not be had in time, which leaves nothing of it."""
+    named_item = {"plan_id": purge.plan_id, "position": item.position}
     began = time.perf_counter()
     try:
-        rows, waited_for = _in_one_trip(purge, statement, bound)
+        rows, waited_for = _in_one_trip(
+            purge, statement, {**selection.bound, **purge.key.bound(), **where, **named_item}
+        )
     except LockNotAvailable:
         return None
-    return _Batch(rows, high, time.perf_counter() - began, waited_for)
+    return _Batch(rows, None, time.perf_counter() - began, waited_for)
 
 
 def _in_one_trip(purge: Purge, statement: TextClause, bound: Mapping[str, object]) -> tuple[int, bool]:
@@ -360,7 +316,7 @@ def _in_one_trip(purge: Purge, statement: TextClause, bound: Mapping[str, object
         try:
             with driver.pipeline():
                 driver.execute("begin")
-                driver.execute(_as_driver_text(connection, text(_BEGIN)), _named(purge))
+                driver.execute(_as_driver_text(connection, text(BEGIN)), named(purge))
                 cursor = driver.execute(_as_driver_text(connection, statement), dict(bound))
                 driver.execute("commit")
             rows, waited_for = cursor.fetchone()
@@ -379,3 +335,11 @@ def _driver_of(connection: Connection) -> Any:
 
 def _as_driver_text(connection: Connection, statement: TextClause) -> str:
     return str(statement.compile(dialect=connection.dialect))
+
+
+_WAYS: Mapping[str, Callable[[Purge, Item, Selection, Told], int]] = {
+    "keyset": _apply_keyset,
+    "months": _apply_months,
+    "rows": _apply_rows,
+    "pages": _apply_pages,
+}

@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import Engine
+from sqlalchemy.exc import OperationalError
 
 from configs.settings import Settings, load_settings
 from tasks.artifacts import summary
@@ -19,6 +20,8 @@ from tasks.erasures.store import void_what_came_to_nothing
 from tasks.errors import Locked, PartlyDone, Refused
 from tasks.history.store import seal_history
 from tasks.ledger import Run
+from tasks.retention.batches_store import Purge
+from tasks.retention.months_store import prepare_months
 from tasks.retention.outputs import is_output
 from tasks.retention.outputs_store import apply_output
 from tasks.retention.parameters import PurgeParameters
@@ -36,7 +39,7 @@ from tasks.retention.plan_store import (
     selection_of,
 )
 from tasks.retention.planning import Item, Plan, check_applicable, check_drift
-from tasks.retention.purge_store import Purge, apply_item
+from tasks.retention.purge_store import apply_item
 from tasks.steps import (
     READ_STEP,
     WRITE_STEP,
@@ -78,9 +81,21 @@ def open_purge(flow_name: str, parameters: PurgeParameters) -> Iterator[PurgeRun
     with open_run(flows, flow_name, as_of=as_of, dry_run=parameters.dry_run, actor=actor) as run:
         log_event("run_opened", flow=flow_name, run_id=run.run_id, as_of=as_of, dry_run=str(parameters.dry_run))
         engine = engine_for(settings, RETENTION, purpose=f"kontor {flow_name}")
+        _prepare_months(flows, today)
         yield PurgeRun(run, settings, engine, parameters, today, datetime.now(UTC), actor)
         if not parameters.dry_run:
             _seal(flows, actor)
+
+
+def _prepare_months(engine: Engine, today: date) -> None:
+    try:
+        with engine.begin() as connection:
+            made = prepare_months(connection, today)
+    except OperationalError:
+        log_event("months_not_made")  # somebody works on the table; the next run tries again
+        return
+    if made:
+        log_event("months_made", months=made)
 
 
 def _seal(engine: Engine, actor: str) -> None:

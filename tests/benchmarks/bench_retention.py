@@ -3,25 +3,33 @@
     python -m tests.benchmarks.bench_retention [ROWS]
 
 Half of ROWS rows (default 3,000,000) are due. Every way is measured on a fresh copy of the table, with one writer
-beside it that updates rows of the other half as fast as it can; its worst wait is the longest of its statements. The
-floor is the statement that one would write without all of this: one plain DELETE; one plain UPDATE, on a table as
-PostgreSQL makes it (full pages) and on one with the room that the blanked table has.
+beside it, a process of its own, that updates rows of the other half as fast as it can; its worst wait is the longest of
+its statements, and what it waited for in the long ones is asked of the server beside it. The first line is the writer
+alone. The floor is the statement that one would write without all of this: one plain DELETE; one plain UPDATE, on a
+table as PostgreSQL makes it (full pages) and on one with the room that the blanked table has. At last a twelfth of ROWS
+contacts stand in the database as a restore brings them back, and the ledger of them is replayed into it.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import statistics
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from multiprocessing.queues import SimpleQueue
+from multiprocessing.synchronize import Event
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import Engine, text
+import psycopg
+from sqlalchemy import URL, Engine, text
 
 from configs.settings import Settings
 from tasks import database
@@ -29,16 +37,19 @@ from tasks.erasures import identities
 from tasks.erasures.identities import Identity
 from tasks.erasures.keys import hash_sql, key_of
 from tasks.erasures.ledger_file import Entry, ErasureLedger, Subject, ledger_of
+from tasks.erasures.store import replay
 from tasks.local_stack import remove_postgres
+from tasks.retention.batches_store import Purge
 from tasks.retention.entities import Entity
 from tasks.retention.planning import Item
-from tasks.retention.purge_store import Purge, apply_item
+from tasks.retention.purge_store import apply_item
 from tasks.retention.selection import Selection
-from tests.histories import superuser
+from tests.histories import register_file, superuser
 
 NOW = datetime(2026, 11, 20, 6, tzinfo=UTC)
 HORIZON = date(2023, 11, 19)
 TABLE = "crm.bench_people"
+WATCHED_MS, LONG_MS = 10, 50
 
 _MAKE = f"""
 drop table if exists {TABLE};
@@ -73,37 +84,74 @@ IDENTITY = Identity(
 )
 
 
-@dataclass
+@dataclass(frozen=True)
+class Waits:
+    """What a writer felt: its statements in milliseconds, and what it waited for while it waited long."""
+
+    milliseconds: Sequence[float]
+    reasons: Counter[str]
+
+    @property
+    def told(self) -> str:
+        """In words: the worst and the usual, how many were longer than 50 ms, and what was waited for."""
+        worst, usual = max(self.milliseconds), statistics.median(self.milliseconds)
+        share = sorted(self.milliseconds)[int(len(self.milliseconds) * 0.999)]
+        long = sum(wait > LONG_MS for wait in self.milliseconds)
+        reasons = ", ".join(f"{name} {count}" for name, count in self.reasons.most_common(3))
+        return f"worst {worst:>7.1f} ms, 1 in 1000 {share:>5.1f}, usual {usual:.2f}, over 50 ms {long:>2} {reasons}"
+
+
 class Writer:
-    """Somebody who works on rows that stay, one after another, and how long each took."""
+    """Somebody who works on rows that stay, one after another, in a process of its own."""
 
-    engine: Engine
-    rows: int
-    waits: list[float] = field(default_factory=list)
-    stop: threading.Event = field(default_factory=threading.Event)
+    def __init__(self, url: URL, rows: int) -> None:
+        self._stop, self._told = multiprocessing.Event(), multiprocessing.SimpleQueue()
+        arguments = (url.render_as_string(hide_password=False), rows, self._stop, self._told)
+        self._process = multiprocessing.get_context("spawn").Process(target=_write, args=arguments)
 
-    def work(self) -> None:
-        """Update single rows of the half that stays until told to stop."""
-        number = 1
-        with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            while not self.stop.is_set():
-                number = (number + 7_919 * 2) % self.rows | 1
-                began = time.perf_counter()
-                connection.execute(text(f"update {TABLE} set note = 'seen again' where person_id = :n"), {"n": number})
-                self.waits.append(time.perf_counter() - began)
+    @contextmanager
+    def working(self) -> Iterator[list[Waits]]:
+        """A writer at work for a ``with`` block; what it felt is in the list afterwards."""
+        felt: list[Waits] = []
+        self._process.start()
+        self._told.get()
+        try:
+            yield felt
+        finally:
+            self._stop.set()
+            felt.append(Waits(*self._told.get()))
+            self._process.join()
 
 
-@contextmanager
-def writing(engine: Engine, rows: int) -> Iterator[Writer]:
-    """A writer at work for a ``with`` block."""
-    writer = Writer(engine, rows)
-    thread = threading.Thread(target=writer.work)
-    thread.start()
-    try:
-        yield writer
-    finally:
-        writer.stop.set()
-        thread.join()
+def _write(url: str, rows: int, stop: Event, told: SimpleQueue[Any]) -> None:
+    """Update single rows of the half that stays until told to stop; in the writer's process."""
+    number, waits, reasons = 1, [], Counter[str]()
+    began: list[float] = [0.0]
+    connection, watching = (psycopg.connect(url.replace("+psycopg", ""), autocommit=True) for _ in range(2))
+    watcher = threading.Thread(
+        target=_watch, args=(watching, connection.info.backend_pid, began, stop, reasons), daemon=True
+    )
+    watcher.start()
+    told.put("ready")
+    while not stop.is_set():
+        number = (number + 7_919 * 2) % rows | 1
+        began[0] = time.perf_counter()
+        connection.execute(f"update {TABLE} set note = 'seen again' where person_id = %s", (number,))
+        waits.append((time.perf_counter() - began[0]) * 1000)
+    watcher.join()
+    told.put((waits, reasons))
+
+
+def _watch(
+    connection: psycopg.Connection[Any], writer: int, began: list[float], stop: Event, reasons: Counter[str]
+) -> None:
+    """Look what the writer waits for, whenever its statement has taken ten milliseconds."""
+    while not stop.is_set():
+        time.sleep(0.005)
+        if time.perf_counter() - began[0] > WATCHED_MS / 1000:
+            asked = "select coalesce(wait_event_type || '/' || wait_event, 'processor') from pg_stat_activity"
+            row = connection.execute(f"{asked} where pid = %s", (writer,)).fetchone()
+            reasons[row[0] if row else "nothing"] += 1
 
 
 def _fresh(engine: Engine, rows: int, room: int) -> None:
@@ -134,15 +182,14 @@ def _timed(
     engine: Engine, rows: int, name: str, work: Callable[[], object], room: int = 55
 ) -> tuple[str, float, float]:
     _fresh(engine, rows, room)
-    with writing(engine, rows) as writer:
+    with Writer(engine.url, rows).working() as felt:
         time.sleep(0.3)
         began = time.perf_counter()
         work()
         seconds = time.perf_counter() - began
-    rate, worst = rows / 2 / seconds, max(writer.waits) * 1000
-    usual = statistics.median(writer.waits) * 1000
-    print(f"{name:<44} {rate:>10,.0f} rows/s   writer: worst {worst:>8.1f} ms, usual {usual:.2f} ms", flush=True)
-    return name, rate, worst
+    rate = rows / 2 / seconds
+    print(f"{name:<38} {rate:>9,.0f} rows/s   writer: {felt[0].told}", flush=True)
+    return name, rate, max(felt[0].milliseconds)
 
 
 def _plain(engine: Engine, statement: str) -> None:
@@ -163,14 +210,58 @@ def _purge(settings: Settings, folder: Path, run_id: int) -> Purge:
     return Purge(engine, plan_id, run_id, "bench", ledger_of(folder), key_of(folder), NOW)
 
 
-def _replay_speed(folder: Path, subjects: int) -> None:
+def _read_speed(folder: Path, subjects: int) -> None:
     ledger = ErasureLedger(folder / "replay" / "ledger.jsonl")
     people = [Subject(f"{n:032x}", f"{n:064x}") for n in range(subjects)]
     for at in range(0, subjects, 5_000):
         ledger.append([Entry(NOW, "erasure", TABLE, "bench", 1, "", people[at : at + 5_000])])
     began = time.perf_counter()
     read = sum(len(line.subjects) for line in ledger.in_force())
-    print(f"{'ledger read and checked':<44} {read / (time.perf_counter() - began):>10,.0f} subjects/s", flush=True)
+    print(f"{'ledger read and checked':<38} {read / (time.perf_counter() - began):>9,.0f} subjects/s", flush=True)
+
+
+_RESTORED = (
+    (
+        "insert into crm.organizations (customer_number, name, seen_as_of, feed_file_id)"
+        " select 'B' || n, 'Firm ' || n, '2020-01-01', {file} from generate_series(1, {people} / 4) n"
+    ),
+    (
+        "insert into crm.contacts (organization_id, contact_key, first_name, last_name, email, seen_as_of,"
+        " feed_file_id) select organization_id, 'p' || n || '@' || customer_number, 'Anna', 'Nowak',"
+        " 'p' || n || '@' || customer_number || '.example', '2020-01-01', {file}"
+        " from crm.organizations, generate_series(1, 8) n"
+    ),
+)
+
+
+def _replay_speed(settings: Settings, people: int, purge: Purge) -> None:
+    """A database as an old backup has it, twice as many contacts as the ledger names: every second one goes again."""
+    with database.engine_for(settings, database.OWNER).begin() as connection:
+        file = register_file(connection)
+        for statement in _RESTORED:
+            connection.execute(text(statement.format(file=file, people=people)))
+    with (
+        database.engine_for(settings, database.OWNER)
+        .connect()
+        .execution_options(isolation_level="AUTOCOMMIT") as connection
+    ):
+        connection.exec_driver_sql("vacuum analyze crm.contacts")
+        listed = connection.execute(
+            text(
+                "select c.external_id::text, customer_number, contact_key from crm.contacts c"
+                " join crm.organizations using (organization_id) where contact_id % 2 = 0"
+            )
+        ).all()
+    ledger = ErasureLedger(settings.home / "replay" / "restored.jsonl")
+    subjects = [Subject(row[0], purge.key.hash_of(row[1], row[2])) for row in listed]
+    for at in range(0, len(subjects), 5_000):
+        ledger.append([Entry(NOW, "erasure", "crm.contacts", "bench", 1, "", subjects[at : at + 5_000])])
+    for name in ("ledger replayed into a restored database", "the same again"):
+        began = time.perf_counter()
+        with purge.engine.begin() as connection:
+            gone = replay(connection, ledger, purge.key)["contacts_deleted"]
+        seconds = time.perf_counter() - began
+        print(f"{name:<42} {len(subjects) / seconds:>9,.0f} subjects/s, {gone:,} people gone again", flush=True)
 
 
 def main(rows: int) -> None:
@@ -198,6 +289,7 @@ def _measure(settings: Settings, rows: int) -> None:
     purge = _purge(settings, settings.home, run_id)
     identities.IDENTITIES[TABLE] = IDENTITY  # type: ignore[index]
     due = "seen_on <= :horizon"
+    _timed(admin, rows, "the writer alone", lambda: time.sleep(3))
     _, delete, _ = _timed(admin, rows, "one plain DELETE", lambda: _plain(admin, f"delete from {TABLE} where {due}"))
     pages = _selection({}, hold_check=False)
     _, by_pages, _ = _timed(admin, rows, "by pages", lambda: apply_item(purge, _item(rows, "pages", "delete"), pages))
@@ -216,7 +308,8 @@ def _measure(settings: Settings, rows: int) -> None:
         f"\npages / DELETE {by_pages / delete:.2f}   one by one / DELETE {by_key / delete:.2f}"
         f"   blanked / UPDATE of full pages {blanked / full:.2f}, with room {blanked / update:.2f}"
     )
-    _replay_speed(settings.home, min(rows // 4, 200_000))
+    _read_speed(settings.home, min(rows // 4, 200_000))
+    _replay_speed(settings, max(rows // 24, 1_000), purge)
 
 
 if __name__ == "__main__":

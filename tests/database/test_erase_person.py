@@ -14,7 +14,7 @@ from configs.settings import Settings
 from flows.customer_import import customer_import
 from tasks import database, ledger
 from tasks.erasures.blind import blind_everywhere
-from tasks.erasures.files import addresses_in_files
+from tasks.erasures.files import _texts_of, addresses_in_files
 from tasks.erasures.keys import key_of
 from tasks.erasures.store import replay
 from tasks.erasures.traces_store import blind_scan
@@ -213,19 +213,35 @@ def test_a_person_gets_everything_that_is_kept(office: Office) -> None:
 def test_a_file_does_not_bring_the_erased_back(
     office: Office, real_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The sender delivers the old list again under another name: the row waits without its content, the rest comes in.
+    """The sender delivers the old lists again under other names: erased rows wait without content, the rest comes in.
 
-    Nobody is left in the database nor in the archive, by name or by hash.
+    Nobody is left in the database nor in the archive, by name or by hash; an erased firm's number and terms are.
     """
     without_engine(monkeypatch)
     who = _somebody(office)
+    firm = office.read(
+        "select customer_number, name from crm.organizations where customer_number <> :n order by 1 desc limit 1",
+        n=who["customer_number"],
+    )[0]
     _erase(office, who["email"])
+    _erase(office, firm["customer_number"])
     inbox = office.settings.inbox_path
     inbox.mkdir(parents=True, exist_ok=True)
-    shutil.copy(real_data / "receivables" / "contacts.xlsx", inbox / "contacts_2012-06-30.xlsx")
+    for name, feed in (("contacts", "contacts"), ("customers", "organizations")):
+        shutil.copy(real_data / "receivables" / f"{name}.xlsx", inbox / f"{feed}_2012-06-30.xlsx")
     customer_import.fn(FeedParameters())
     rows = office.read("select cells, staged, reasons -> 0 ->> 'code' as code from landing.quarantined_rows")
-    assert rows == [{"cells": {}, "staged": {"customer_number": who["customer_number"]}, "code": "erased"}]
+    assert sorted(rows, key=str) == sorted(
+        (
+            {"cells": {}, "staged": {"customer_number": number}, "code": "erased"}
+            for number in (who["customer_number"], firm["customer_number"])
+        ),
+        key=str,
+    )
+    kept = [cell for path in sorted(office.settings.home.glob("archive/organizations/*")) for cell in _texts_of(path)]
+    assert firm["customer_number"] in kept
+    assert firm["name"] not in kept
+    assert len([cell for cell in kept if cell]) > 300
     desk = _desk(office)
     with office.erasing() as connection:
         assert blind_scan(connection, desk.key) == {}

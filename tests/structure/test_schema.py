@@ -65,9 +65,11 @@ def test_migrations_make_the_tables_that_the_code_describes(prepared: Settings) 
     """A column or table that stands in the models but not in a migration, or the other way round, is a difference."""
 
     def ours(_obj: object, name: str | None, kind: str, reflected: bool, _to: object) -> bool:
-        return not (kind == "table" and reflected and name == "alembic_version")
+        return not (kind == "table" and reflected and (name == "alembic_version" or name in months))
 
     with database.engine_for(prepared, database.OWNER).connect() as connection:
+        months = {*connection.scalars(text("select relname from pg_class where relispartition and relkind = 'r'"))}
+        assert len(months) >= 9
         context = MigrationContext.configure(
             connection,
             opts={

@@ -697,9 +697,11 @@ def _create_outbox() -> None:
         sa.ForeignKeyConstraint(
             ["reminder_id"], ["outbox.reminders.reminder_id"], name=op.f("deliveries_reminder_id_fkey")
         ),
-        sa.PrimaryKeyConstraint("delivery_id", name=op.f("deliveries_pkey")),
+        sa.PrimaryKeyConstraint("delivery_id", "at", name=op.f("deliveries_pkey")),
         schema="outbox",
+        postgresql_partition_by="RANGE (at)",
     )
+    op.execute("create table outbox.deliveries_other partition of outbox.deliveries default")
     op.create_index(op.f("deliveries_reminder_id_idx"), "deliveries", ["reminder_id"], unique=False, schema="outbox")
     op.create_table(
         "reminder_items",

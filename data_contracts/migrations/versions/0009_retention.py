@@ -2,6 +2,7 @@
 
 Needed by retention_purge, privacy_report, `kontor erase` and the replay after a restore (tasks/erasures, tasks/privacy,
 tasks/retention).
+Months: tables of which rows are only ever added to are kept by months, made ahead by ops.prepare_months.
 Locks: SHARE UPDATE EXCLUSIVE on five tables while their fill factor is set, which holds up nobody who reads or writes.
 Interrupted: everything runs in one transaction, so an aborted run leaves nothing.
 """
@@ -19,12 +20,14 @@ depends_on = None
 
 def upgrade() -> None:
     """Create the tables, and let the role that erases do so where personal data stands."""
-    for statement in (*_TABLES, *_INDEXES, *_ROOM, *_GRANTS):
+    for statement in (*_TABLES, *_INDEXES, *_ROOM, *_MONTHS, *_GRANTS):
         op.execute(sa.text(statement.replace(":", r"\:")))
 
 
 def downgrade() -> None:
-    """Drop the tables; the ledger outside the database stays."""
+    """Drop the tables; the ledger outside the database stays, and so do the months of other areas' tables."""
+    for function in ("prepare_months(date, integer)", "hold_month(regclass)", "drop_month(regclass)"):
+        op.execute(f"drop function ops.{function}")
     for table in (
         "ops.privacy_letters",
         "ops.egress_log",
@@ -139,7 +142,7 @@ create table ops.retention_plan_items (
     constraint retention_plan_items_pkey primary key (plan_id, position),
     constraint retention_plan_items_plan_id_fkey foreign key (plan_id)
         references ops.retention_plans (plan_id) on delete cascade,
-    constraint retention_plan_items_strategy_check check (strategy in ('keyset', 'pages', 'files')),
+    constraint retention_plan_items_strategy_check check (strategy in ('keyset', 'months', 'rows', 'pages', 'files')),
     constraint retention_plan_items_counts_check check (least(stored, due, held, done, estimated_bytes) >= 0)
 )
 """,
@@ -210,9 +213,10 @@ create table ops.egress_log (
     format text not null,
     row_count bigint not null,
     personal_columns text[] not null,
-    constraint egress_log_pkey primary key (egress_id)
-)
+    constraint egress_log_pkey primary key (egress_id, at)
+) partition by range (at)
 """,
+    "create table ops.egress_log_other partition of ops.egress_log default",
 )
 
 _INDEXES = (
@@ -232,6 +236,88 @@ _ROOM = (
     "alter table crm.ledger_entries set (fillfactor = 85)",
     "alter table ops.run_ledger set (fillfactor = 70)",
     "alter table landing.feed_files set (fillfactor = 70)",
+)
+
+# Months are attached, not made in place: that holds up nobody who writes to the table, and who reads it for a moment.
+# They end where UTC's do. A month that begins while rows of it lie in the partition for all others stays there.
+_PREPARE = """
+create function ops.prepare_months(today date, ahead integer) returns integer
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+    kept record;
+    month date;
+    part text;
+    bounds text;
+    taken boolean;
+    made integer := 0;
+begin
+    perform pg_advisory_xact_lock(hashtextextended('kontor months', 0));
+    for kept in select * from (values ('history.change_log', 'changed_at'), ('ops.egress_log', 'at'),
+                                      ('outbox.deliveries', 'at')) t (relation, key_column) loop
+        for step in 0 .. ahead loop
+            month := (date_trunc('month', today) + make_interval(months => step))::date;
+            part := kept.relation || to_char(month, '_YYYY_MM');
+            continue when to_regclass(part) is not null;
+            bounds := format('(%L) to (%L)', month::timestamp at time zone 'UTC',
+                             (month + interval '1 month') at time zone 'UTC');
+            execute format('select exists (select from %s_other where %I >= $1 and %2$I < $2)',
+                           kept.relation, kept.key_column)
+                into taken using month::timestamp at time zone 'UTC', (month + interval '1 month') at time zone 'UTC';
+            continue when taken;
+            execute format('create table %s (like %s including all excluding identity)', part, kept.relation);
+            execute format('revoke all on %s from kontor_flows, kontor_retention', part); -- all go by the whole table
+            if kept.relation = 'history.change_log' then
+                execute format('create trigger refuse before insert or update or delete or truncate on %s'
+                               ' for each statement execute function history.refuse_change()', part);
+                execute format('alter table %s enable always trigger refuse', part);
+            end if;
+            execute format('alter table %s attach partition %s for values from %s', kept.relation, part, bounds);
+            made := made + 1;
+        end loop;
+    end loop;
+    return made;
+end
+$$
+"""
+
+# A month of history is never dropped: its chain is verified through the entries. What may be is named here alone.
+_DROPPABLE = """
+    if not exists (select from pg_inherits where inhrelid = part
+                   and inhparent in ('outbox.deliveries'::regclass, 'ops.egress_log'::regclass))
+       or part::text !~ '_[0-9]{4}_[0-9]{2}$' then
+        raise exception using errcode = 'insufficient_privilege',
+            message = format('%s is no month that may be dropped', part);
+    end if;
+"""
+
+_MONTHS = (
+    _PREPARE,
+    f"""
+create function ops.hold_month(part regclass) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+{_DROPPABLE}
+    execute format('lock table %s in share mode', part);
+end
+$$
+""",
+    f"""
+create function ops.drop_month(part regclass) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+{_DROPPABLE}
+    execute format('drop table %s', part);
+end
+$$
+""",
+    # Schema ops gives its functions to whoever works there; these are not for everybody.
+    "revoke execute on function ops.prepare_months, ops.hold_month, ops.drop_month from kontor_flows, kontor_finance",
+    "grant execute on function ops.prepare_months(date, integer) to kontor_flows, kontor_retention",
+    "grant execute on function ops.hold_month(regclass), ops.drop_month(regclass) to kontor_retention",
+    "select ops.prepare_months(current_date, 2)",
 )
 
 # Flows plan and read; what destroys, and the record of it, belong to kontor_retention alone.
@@ -257,7 +343,10 @@ _GRANTS = (
     "grant update, delete on all tables in schema crm, landing to kontor_retention",
     # A person may stand in any text; what proves that somebody was erased is not among it.
     "grant update on all tables in schema ops to kontor_retention",
-    "revoke update on ops.erasure_ledger, ops.erased_subjects, ops.egress_log, ops.installation from kontor_retention",
+    (
+        "revoke update on ops.erasure_ledger, ops.erased_subjects, ops.egress_log, ops.egress_log_other,"
+        " ops.installation from kontor_retention"
+    ),
     ("alter default privileges in schema crm, landing, ops, outbox grant select, update on tables to kontor_retention"),
     (
         "grant delete on ops.payer_class_history, ops.reminder_decisions, ops.reminder_holds,"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.retention.purge_store import Pace
+from tasks.retention.pace import Pace
 
 
 def test_a_batch_grows_while_it_is_quick_and_shrinks_for_who_waits() -> None:
