@@ -78,19 +78,23 @@ def _delete_statement(identity: Identity, references: References, free: str) -> 
         f" and not exists (select from {child} c where c.{column} = r.{identity.key})" for child, column in references
     )
     return (
-        f"with gone as (delete from {identity.entity} t using {identity.records}"
-        f" where t.{identity.key} = r.{identity.key} and r.{identity.key} = any(cast(:ids as bigint[])){alone}"
-        f" and {free} returning t.{identity.key} as id) {_COUNTED}"
+        f"with gone as (delete from {identity.entity} r{_beside(identity, 'using')}"
+        f" r.{identity.key} = any(cast(:ids as bigint[])){alone}"
+        f" and {free} returning r.{identity.key} as id) {_COUNTED}"
     )
+
+
+def _beside(identity: Identity, word: str) -> str:
+    return f" {word} {identity.beside} where {identity.joined} and" if identity.beside else " where"
 
 
 def _blank_statement(identity: Identity, blanks: Mapping[str, str], free: str) -> str:
     assignments = ", ".join(f"{name} = {blank}" for name, blank in blanks.items())
     differs = " or ".join(f"r.{name} is distinct from {blank}" for name, blank in blanks.items())
     return (
-        f"with gone as (update {identity.entity} t set {assignments} from {identity.records}"
-        f" where t.{identity.key} = r.{identity.key} and r.{identity.key} = any(cast(:ids as bigint[])) and ({differs})"
-        f" and {free} returning t.{identity.key} as id) {_COUNTED}"
+        f"with gone as (update {identity.entity} r set {assignments}{_beside(identity, 'from')}"
+        f" r.{identity.key} = any(cast(:ids as bigint[])) and ({differs})"
+        f" and {free} returning r.{identity.key} as id) {_COUNTED}"
     )
 
 

@@ -74,7 +74,8 @@ ENTITY = Entity(TABLE, "person_id", {"seen": "r.seen_on"}, ("r.external_id", "r.
 IDENTITY = Identity(
     entity=TABLE,
     key="person_id",
-    records=f"{TABLE} r",
+    beside="",
+    joined="",
     key_hash=hash_sql("r.email"),
     address_hash="null::text",
     subjects=ENTITY.subjects,
@@ -105,9 +106,10 @@ class Writer:
     """Somebody who works on rows that stay, one after another, in a process of its own."""
 
     def __init__(self, url: URL, rows: int) -> None:
-        self._stop, self._told = multiprocessing.Event(), multiprocessing.SimpleQueue()
+        alone = multiprocessing.get_context("spawn")
+        self._stop, self._told = alone.Event(), alone.SimpleQueue()
         arguments = (url.render_as_string(hide_password=False), rows, self._stop, self._told)
-        self._process = multiprocessing.get_context("spawn").Process(target=_write, args=arguments)
+        self._process = alone.Process(target=_write, args=arguments)
 
     @contextmanager
     def working(self) -> Iterator[list[Waits]]:
