@@ -80,6 +80,25 @@ _LAST_ACTIVITY = f"""
 """
 _LAST_ROLE = ", (select max(upper(c.valid)) - 1 from crm.contact_roles c where c.contact_id = r.contact_id)"
 
+# The day on which the last of a firm's invoices was settled; null while one is open, and where there never was one.
+_LAST_SETTLED = f"""
+(case when exists (select from crm.invoices i where i.organization_id = r.organization_id and {_IS_OPEN.format("i")})
+      then null
+      else (select max({_SETTLED.format("i")}) from crm.invoices i where i.organization_id = r.organization_id) end)
+"""
+
+# The last day of a contact's last role; null while one has no end.
+_ROLE_ENDED = """
+(select case when bool_or(upper_inf(c.valid)) then null else max(upper(c.valid)) - 1 end
+ from crm.contact_roles c where c.contact_id = r.contact_id)
+"""
+
+# Who asks to be written to no more takes back what they agreed to.
+_CONSENT_WITHDRAWN = """
+(select max((s.since at time zone :zone)::date) from outbox.suppressions s
+ where s.email = lower(r.email) and s.kind = 'person_asked' and s.until is null)
+"""
+
 # Its invoices and contacts go first, each after its own period; then it is in the next plan.
 _ALONE = """
 (case when exists (select from crm.invoices i where i.organization_id = r.organization_id)
@@ -93,14 +112,23 @@ ENTITIES: Mapping[str, Entity] = {
         Entity(
             "crm.contacts",
             "contact_id",
-            {"last_activity": _LAST_ACTIVITY.format(more=_LAST_ROLE)},
+            {
+                "last_activity": _LAST_ACTIVITY.format(more=_LAST_ROLE),
+                "last_invoice_settled": _LAST_SETTLED,
+                "role_ended": _ROLE_ENDED,
+                "consent_withdrawn": _CONSENT_WITHDRAWN,
+            },
             ("r.external_id", _of_organization("external_id")),
             _of_organization("country"),
         ),
         Entity(
             "crm.organizations",
             "organization_id",
-            {"left_alone": _ALONE, "last_activity": _LAST_ACTIVITY.format(more="")},
+            {
+                "left_alone": _ALONE,
+                "last_activity": _LAST_ACTIVITY.format(more=""),
+                "last_invoice_settled": _LAST_SETTLED,
+            },
             ("r.external_id",),
             "r.country",
         ),
