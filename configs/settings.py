@@ -53,6 +53,16 @@ class Settings(BaseSettings):
     start_timeout_seconds: float = Field(
         default=120.0, gt=0, le=86_400, description="How long to wait for the embedded database to start or recover."
     )
+    prefect_host: str = Field(
+        default="127.0.0.1",
+        description="Where Prefect's server listens. Any other address than loopback takes a password.",
+    )
+    prefect_port: int | None = Field(
+        default=None, ge=1, le=65_535, description="The port it listens on; default a free one, the same each time."
+    )
+    prefect_auth_file: Path | None = Field(
+        default=None, description="File with user:password that Prefect's server asks for, readable by its owner alone."
+    )
     prefect_history_days: int = Field(
         default=90,
         ge=2,
@@ -145,6 +155,7 @@ class Settings(BaseSettings):
         "bounces_ca_file",
         "smtp_ca_file",
         "dkim_key_file",
+        "prefect_auth_file",
         "pgbackrest_config",
     )
     @classmethod

@@ -14,6 +14,7 @@ from tasks.steps import business_flow
 from tasks.watch.parameters import WatchParameters
 from tasks.watch.steps import (
     close_zombies,
+    end_overlong,
     keep_alerts,
     look_at_runs,
     open_watch,
@@ -35,6 +36,7 @@ def run_watch(parameters: WatchParameters = LOOK_AND_TELL) -> dict[str, int]:
         # Write: what is wrong, and the true end of what is dead.
         counts = keep_alerts(run, alarms)
         counts["zombies_closed"] = close_zombies(run)
+        counts["ended_overlong"] = end_overlong(run)
         counts["restarted"] = len(restart_dead(run, alarms))
 
         # Tell: one mail per trouble, one when it is over.

@@ -53,6 +53,11 @@ def working_for_backfill(backfill_id: int) -> Iterator[None]:
         _backfill.reset(token)
 
 
+def in_backfill() -> bool:
+    """Whether this process is at work on a window of a backfill."""
+    return _backfill.get() is not None
+
+
 @contextmanager
 def open_run(
     engine: Engine, flow: str, *, as_of: date, dry_run: bool, prefect_run_id: UUID | None, actor: str

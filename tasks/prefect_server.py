@@ -11,8 +11,8 @@ Everything it writes is under ``KONTOR_HOME/prefect`` (mode 0700):
 A recorded process is believed only while it lives under a command line that carries this very folder, so a
 reused process number or a record left by a crash is never mistaken for the server, and never signalled.
 
-The server listens on 127.0.0.1 only, keeps its data in PostgreSQL and calls nobody by itself: analytics,
-promotional content and resource metrics are off. (Prefect's page for a new work pool asks GitHub for a
+The server listens on 127.0.0.1 unless told otherwise, keeps its data in PostgreSQL and calls nobody by itself:
+analytics, promotional content and resource metrics are off. (Prefect's page for a new work pool asks GitHub for a
 list when a person opens it, and falls back on its own copy.) Scheduler, late runs, cancellation clean-up,
 triggers and the event store stay on. Its block catalogue is not filled at start, which saves four seconds
 on an empty database; saving a block registers its type.
@@ -36,17 +36,19 @@ from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
+from tasks import prefect_settings
 from tasks.errors import DependencyDown, Locked
+from tasks.prefect_settings import HOST, Listening, client_environment, reach, server_environment
 
-HOST = "127.0.0.1"
 LOGS_KEPT = 3
 _APP = "flows.commands.prefect_app:create_app"  # Prefect's own, mended; by name, because no task imports Prefect
-_CODE = Path(__file__).resolve().parents[1]
 _ATTEMPTS = 3
 _POLL_SECONDS = 0.1
 _FROZEN_AFTER_SECONDS = 10
 
 Progress = Callable[[str], None]
+
+LOOPBACK = Listening()
 
 # Children of this process, kept so that they can be reaped; the server itself outlives us.
 _children: dict[int, subprocess.Popen[bytes]] = {}
@@ -68,6 +70,7 @@ class _Record:
 
     port: int
     digest: str
+    host: str = HOST
     ready: bool = False  # it has answered once: from then on silence means trouble, not a slow start
 
 
@@ -80,6 +83,7 @@ def start_prefect(
     *,
     database_url: str,
     options: Mapping[str, str] | None = None,
+    listening: Listening = LOOPBACK,
     timeout_seconds: float = 120,
     progress: Progress = _quiet,
 ) -> PrefectServer:
@@ -96,14 +100,14 @@ def start_prefect(
     folder = _folder(home)
     more = dict(options or {})
     with _start_lock(folder, deadline):
-        running = _reuse(folder, _digest(database_url, more), deadline, progress)
+        running = _reuse(folder, _digest(database_url, more, listening), deadline, progress)
         if running is not None:
             return running
         for attempt in range(_ATTEMPTS):
-            port = _choose_port(folder, fresh=attempt > 0)
-            _launch(folder, port, database_url, more)
+            port = listening.port or _choose_port(folder, reach(listening.host), fresh=attempt > 0)
+            _launch(folder, listening, port, database_url, more)
             progress(f"Prefect's server is starting on port {port}")
-            server = _await_ready(folder, port, deadline, progress)
+            server = _await_ready(folder, _Record(port, "", listening.host), deadline, progress)
             if server is not None:
                 return server
             if not _port_was_taken(folder):
@@ -118,9 +122,9 @@ def find_prefect(home: Path) -> PrefectServer | None:
     """Return the running server of this home, or None; takes at most a third of a second."""
     folder = home.absolute() / "prefect"
     record, pid = _read_record(folder), _living_pid(folder)
-    if record is None or pid is None or not _answers(record.port, "/api/health", 0.25):
+    if record is None or pid is None or not _answers(record, "/api/health", 0.25):
         return None
-    return _server(folder, record.port, pid)
+    return _server(folder, record, pid)
 
 
 def stop_prefect(home: Path, *, timeout_seconds: float = 30) -> bool:
@@ -137,83 +141,23 @@ def stop_prefect(home: Path, *, timeout_seconds: float = 30) -> bool:
         return _end(folder, deadline)
 
 
-def prefect_environment(server: PrefectServer, home: Path) -> dict[str, str]:
+def prefect_environment(server: PrefectServer, home: Path, login: str | None = None) -> dict[str, str]:
     """Return the environment variables for a process that runs flows against this server.
 
     They are to be laid over the caller's own environment, in this process before Prefect is first imported: it reads
-    its settings then. A flow's heartbeat is sent every 30 seconds, so that a killed run can be told from a long one.
+    its settings then. ``login`` is the ``user:password`` of a server that asks for one.
     """
-    folder = home.absolute() / "prefect"
-    return {
-        **_shared_environment(folder),
-        "PREFECT_API_URL": server.api_url,
-        "PREFECT_UI_URL": server.ui_url,
-        "PREFECT_LOGGING_LEVEL": "INFO",
-        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
-        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
-        # Both ends come from one installation: asking for tokens and versions would be a request each.
-        "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "false",
-        "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
-    }
+    return client_environment(home.absolute() / "prefect", server.api_url, login)
 
 
-def history_kept(days: int) -> dict[str, str]:
-    """The options under which the server itself deletes, every hour and in small steps, what is older than ``days``.
-
-    Runs that have ended go with their states, task runs, logs and artifacts; events go after the same time, the
-    heartbeats of runs after a week. Kontor's own ledger is another table in another database and is not touched.
-    """
-    return {
-        "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs,orphans",
-        "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(days * 86_400),
-        "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": f"P{days}D",
-    }
+# --- what was started ---------------------------------------------------------------------------------------------
 
 
-# --- settings -----------------------------------------------------------------------------------------------------
-
-
-def _shared_environment(folder: Path) -> dict[str, str]:
-    bypass = [*os.environ.get("NO_PROXY", os.environ.get("no_proxy", "")).split(","), HOST, "localhost"]
-    no_proxy = ",".join(dict.fromkeys(part.strip() for part in bypass if part.strip()))
-    return {
-        "PREFECT_HOME": str(folder),
-        "PREFECT_PROFILES_PATH": str(folder / "profiles.toml"),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_TELEMETRY_ENABLE_RESOURCE_METRICS": "false",
-        "DO_NOT_TRACK": "1",
-        "NO_PROXY": no_proxy,  # a company proxy cannot reach our loopback
-        "no_proxy": no_proxy,
-    }
-
-
-def _server_environment(folder: Path, port: int, database_url: str) -> dict[str, str]:
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
-    return {
-        **inherited,  # the user's own Prefect profile has no say in our server
-        **_shared_environment(folder),
-        "PREFECT__SERVER_FINAL": "1",
-        "PYTHONPATH": str(_CODE),
-        "PREFECT_SERVER_DATABASE_CONNECTION_URL": database_url,
-        "PREFECT_SERVER_DATABASE_TIMEOUT": "30",
-        "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "15",
-        "PREFECT_SERVER_DATABASE_SQLALCHEMY_CONNECT_ARGS_APPLICATION_NAME": "prefect-server",
-        "PREFECT_SERVER_API_HOST": HOST,
-        "PREFECT_SERVER_API_PORT": str(port),
-        # Only our own pages may call the API from a browser; Prefect's default lets any web page.
-        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{HOST}:{port},http://localhost:{port}",
-        "PREFECT_SERVER_UI_API_URL": f"http://{HOST}:{port}/api",
-        "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(folder / "ui"),
-        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
-        "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
-        "PREFECT_MEMOIZE_BLOCK_AUTO_REGISTRATION": "false",
-    }
-
-
-def _digest(database_url: str, options: Mapping[str, str]) -> str:
-    # Changed settings of ours change this module, and with it the digest: an upgrade replaces an old server.
-    set_so = json.dumps(sorted(options.items()))
-    parts = (database_url, set_so, version("prefect"), sys.executable, Path(__file__).read_text(encoding="utf-8"))
+def _digest(database_url: str, options: Mapping[str, str], listening: Listening) -> str:
+    # Changed settings of ours change these modules, and with them the digest: an upgrade replaces an old server.
+    set_so = json.dumps([sorted(options.items()), listening.host, listening.port, listening.login])
+    code = (Path(str(file)).read_text(encoding="utf-8") for file in (__file__, prefect_settings.__file__))
+    parts = (database_url, set_so, version("prefect"), sys.executable, *code)
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
@@ -254,7 +198,8 @@ def _holder(lock_file: str) -> str:
 def _read_record(folder: Path) -> _Record | None:
     try:
         raw = json.loads((folder / "server.json").read_text())
-        return _Record(port=int(raw["port"]), digest=str(raw["digest"]), ready=bool(raw.get("ready")))
+        host = str(raw.get("host", HOST))
+        return _Record(int(raw["port"]), str(raw["digest"]), host, ready=bool(raw.get("ready")))
     except (OSError, ValueError, KeyError, TypeError):
         return None  # absent or torn: as if there had been no server
 
@@ -271,26 +216,26 @@ def _remember_ready(folder: Path) -> None:
         _write_record(folder, replace(record, ready=True))
 
 
-def _choose_port(folder: Path, *, fresh: bool) -> int:
+def _choose_port(folder: Path, host: str, *, fresh: bool) -> int:
     """The remembered port, which keeps bookmarks good, or a free one when somebody else has it."""
     record = None if fresh else _read_record(folder)
     if record is not None and record.port > 0:
         # A killed server loses its command line a moment before its sockets.
         for _ in range(20):
-            if _bind(record.port) is not None:
+            if _bind(host, record.port) is not None:
                 return record.port
             time.sleep(_POLL_SECONDS)
-    free = _bind(0)
+    free = _bind(host, 0)
     if free is None:
-        raise DependencyDown(f"no port is free on {HOST}", hint="close programs that listen on many ports")
+        raise DependencyDown(f"no port is free on {host}", hint="close programs that listen on many ports")
     return free
 
 
-def _bind(port: int) -> int | None:
+def _bind(host: str, port: int) -> int | None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((HOST, port))
+            probe.bind((host, port))
         except (OSError, OverflowError):  # taken, not allowed, or a torn record's number
             return None
         return int(probe.getsockname()[1])
@@ -328,24 +273,24 @@ def _mark(folder: Path) -> str:
     return f"kontor={folder}"
 
 
-def _command(folder: Path, port: int) -> list[str]:
+def _command(folder: Path, host: str, port: int) -> list[str]:
     # -X with a name Python does not know is ignored by it; it marks the process as this home's.
     python = [sys.executable, "-X", _mark(folder), "-m", "uvicorn"]
-    listen = ["--host", HOST, "--port", str(port), "--no-access-log", "--log-level", "warning"]
+    listen = ["--host", host, "--port", str(port), "--no-access-log", "--log-level", "warning"]
     # Without a limit, one open browser tab would hold up the end for ever.
     return [*python, "--factory", _APP, *listen, "--timeout-graceful-shutdown", "3"]
 
 
-def _launch(folder: Path, port: int, database_url: str, options: Mapping[str, str]) -> None:
+def _launch(folder: Path, listening: Listening, port: int, database_url: str, options: Mapping[str, str]) -> None:
     """Start the server detached. Record first, process second: a kill between leaves a record that nothing answers."""
     _rotate_logs(folder)
-    _write_record(folder, _Record(port, _digest(database_url, options)))
+    _write_record(folder, _Record(port, _digest(database_url, options, listening), listening.host))
     # The shell writes its number and becomes the server, so there is no moment with a server and no record of it.
     announce = 'echo $$ > "$1" && shift && exec "$@"'
     with (folder / "server.log").open("wb") as log:
         child = subprocess.Popen(
-            ["/bin/sh", "-c", announce, "sh", str(folder / "server.pid"), *_command(folder, port)],
-            env={**_server_environment(folder, port, database_url), **options},
+            ["/bin/sh", "-c", announce, "sh", str(folder / "server.pid"), *_command(folder, listening.host, port)],
+            env={**server_environment(folder, listening, port, database_url), **options},
             cwd=folder,  # away from any .env or prefect.toml of the caller's folder
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -374,8 +319,8 @@ def _living_pid(folder: Path) -> int | None:
     return pid if f"{_mark(folder)} " in line and _APP in line else None
 
 
-def _answers(port: int, path: str, timeout: float) -> bool:
-    connection = http.client.HTTPConnection(HOST, port, timeout=timeout)
+def _answers(where: _Record, path: str, timeout: float) -> bool:
+    connection = http.client.HTTPConnection(reach(where.host), where.port, timeout=timeout)
     try:
         connection.request("GET", path)
         return connection.getresponse().status == 200
@@ -385,8 +330,8 @@ def _answers(port: int, path: str, timeout: float) -> bool:
         connection.close()
 
 
-def _server(folder: Path, port: int, pid: int) -> PrefectServer:
-    base = f"http://{HOST}:{port}"
+def _server(folder: Path, where: _Record, pid: int) -> PrefectServer:
+    base = f"http://{reach(where.host)}:{where.port}"
     return PrefectServer(api_url=f"{base}/api", ui_url=base, pid=pid, home=folder.parent)
 
 
@@ -399,7 +344,7 @@ def _reuse(folder: Path, digest: str, deadline: float, progress: Progress) -> Pr
         now = time.monotonic()
         patience = _FROZEN_AFTER_SECONDS if record.ready else deadline - now
         try:
-            return _await_ready(folder, record.port, min(deadline, now + patience), progress)
+            return _await_ready(folder, record, min(deadline, now + patience), progress)
         except DependencyDown:
             if not record.ready:
                 raise
@@ -408,15 +353,15 @@ def _reuse(folder: Path, digest: str, deadline: float, progress: Progress) -> Pr
     return None
 
 
-def _await_ready(folder: Path, port: int, deadline: float, progress: Progress) -> PrefectServer | None:
+def _await_ready(folder: Path, where: _Record, deadline: float, progress: Progress) -> PrefectServer | None:
     """The server once it answers, None when its process ended; DependencyDown when the time is over."""
     begun = told = time.monotonic()
     while (now := time.monotonic()) < deadline:
-        if _answers(port, "/api/health", 2) and _answers(port, "/api/ready", 5):
+        if _answers(where, "/api/health", 2) and _answers(where, "/api/ready", 5):
             pid = _living_pid(folder)
             if pid is not None:
                 _remember_ready(folder)
-                return _server(folder, port, pid)
+                return _server(folder, where, pid)
         if now - begun > 1 and _living_pid(folder) is None:  # the first second belongs to the shell
             return None
         if now - told >= 5:
@@ -424,7 +369,7 @@ def _await_ready(folder: Path, port: int, deadline: float, progress: Progress) -
             progress(f"Prefect's server is starting, {now - begun:.0f} s so far")
         time.sleep(_POLL_SECONDS)
     raise DependencyDown(
-        f"Prefect's server did not answer on port {port} within {deadline - begun:.0f} s",
+        f"Prefect's server did not answer on port {where.port} within {deadline - begun:.0f} s",
         hint=f"read {folder / 'server.log'}; it goes on starting, so trying again may be enough",
     )
 

@@ -7,9 +7,12 @@ The embedded server is started and brought up to date by whichever command needs
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
 
 import psycopg
 from psycopg.conninfo import make_conninfo
@@ -31,7 +34,8 @@ from tasks.database import (
 )
 from tasks.errors import DependencyDown, Refused, UsageError
 from tasks.local_stack import start_postgres, stop_postgres
-from tasks.prefect_server import history_kept, prefect_environment, start_prefect, stop_prefect
+from tasks.prefect_server import prefect_environment, start_prefect, stop_prefect
+from tasks.prefect_settings import Listening, history_kept
 
 Progress = Callable[[str], None]
 
@@ -75,16 +79,60 @@ def ensure_prefect(settings: Settings, progress: Progress) -> str:
         DependencyDown: the server does not come up.
     """
     given = os.environ.get("PREFECT_API_URL")
+    listening = prefect_listening(settings)
     if given:
+        if listening.login:
+            os.environ.setdefault("PREFECT_API_AUTH_STRING", listening.login)
         return given
     server = start_prefect(
         settings.home,
         database_url=prefect_database_url(settings),
         options=prefect_options(settings),
+        listening=listening,
         progress=progress,
     )
-    os.environ.update(prefect_environment(server, settings.home))
+    os.environ.update(prefect_environment(server, settings.home, listening.login))
     return server.api_url
+
+
+def prefect_listening(settings: Settings) -> Listening:
+    """Where Prefect's server is to listen, and with which password.
+
+    Raises:
+        UsageError: others could reach it without one, or the file with it is readable by others or holds none.
+    """
+    path, host = settings.prefect_auth_file, settings.prefect_host
+    login = None if path is None else _login_in(path)
+    if login is None and not _is_loopback(host):
+        raise UsageError(
+            f"Prefect's server would listen on {host} without a password. It was not started.",
+            hint="Name a file of mode 0600 with user:password in KONTOR_PREFECT_AUTH_FILE; see SECURITY.md.",
+        )
+    return Listening(host, settings.prefect_port, login)
+
+
+def _is_loopback(host: str) -> bool:
+    with suppress(ValueError):
+        return ip_address(host).is_loopback
+    return host == "localhost"
+
+
+def _login_in(path: Path) -> str:
+    try:
+        open_to_others, text = path.stat().st_mode & 0o077, path.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"The file with Prefect's password cannot be read ({type(error).__name__}).",
+            hint="Correct KONTOR_PREFECT_AUTH_FILE.",
+        ) from None
+    if open_to_others:
+        raise UsageError("Others than its owner may read Prefect's password.", hint=f"Run: chmod 600 {path}")
+    if not re.fullmatch(r"[^:\s]+:\S{12,}", text):
+        raise UsageError(
+            "The file with Prefect's password does not hold user:password with 12 characters or more.",
+            hint=f"Write one line such as admin:$(openssl rand -base64 24) into {path}.",
+        )
+    return text
 
 
 def prefect_options(settings: Settings) -> dict[str, str]:

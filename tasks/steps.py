@@ -45,6 +45,7 @@ from prefect.artifacts import (
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import FlowRunContext, TaskRunContext
+from prefect.events import emit_event
 from prefect.exceptions import PrefectException
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
@@ -363,6 +364,12 @@ def log_event(event: str, *, level: int = logging.INFO, **facts: Fact) -> None:
 def _fact(value: Fact) -> str:
     text = "none" if value is None else str(value)
     return text if text and text.isprintable() and not set(text) & set(' "=') else json.dumps(text, ensure_ascii=False)
+
+
+def tell_prefect(event: str, flow_name: str, **facts: int) -> None:
+    """Emit an event of the flow, with ids and counts, for Prefect's automations. No run: nothing happens."""
+    if _in_run():
+        emit_event(event, resource={"prefect.resource.id": f"kontor.flow.{flow_name}"}, payload=dict(facts))
 
 
 def keep_logs_clean() -> None:

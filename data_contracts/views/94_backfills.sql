@@ -3,7 +3,7 @@
 create or replace view report.backfills as
 select b.backfill_id, b.flow, lower(b.period) as from_on, upper(b.period) - 1 as to_on, b.every, b.state,
        w.windows, w.done, w.failed, w.windows - w.done - w.failed as left_to_do, b.reprocess, b.excluded_days,
-       b.newest_first, b.reason, b.requested_by, b.requested_at, b.ended_at, b.figures_before, b.figures_after
+       b.newest_first, b.concurrency, b.runs_apart, b.reason, b.requested_by, b.requested_at, b.ended_at, b.figures_before, b.figures_after
 from ops.backfills b
 left join lateral (
     select count(*)::integer as windows,

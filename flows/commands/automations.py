@@ -1,6 +1,7 @@
 """Prefect's automations, put into force with the deployments: what the server does by itself upon its own events.
 
     a run's heartbeat stops    its state becomes Crashed, because its process or its machine is gone
+    files have been taken in   the deployments tagged ``after:<that flow>`` are started, each once
 
 A state in Prefect is a picture: the run ledger and its lock say what became of the work, and run_watch, which looks at
 them every quarter of an hour, tells the engineers and starts what may be started again.
@@ -8,13 +9,17 @@ them every quarter of an hour, tells the engineers and starts what may be starte
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from prefect.events.schemas.automations import AutomationCore
 
-HEARTBEAT_LOST = "kontor: a run's heartbeat stopped"
+_OURS = "kontor: "
+HEARTBEAT_LOST = f"{_OURS}a run's heartbeat stopped"
 SILENCE = timedelta(seconds=90)  # three heartbeats
 
 # Whatever a run says of itself, beside its heartbeat, ends the wait for the next one.
@@ -53,9 +58,46 @@ def heartbeat_lost(silence: timedelta = SILENCE) -> AutomationCore:
     )
 
 
-async def ensure_automations(client: Any) -> None:
-    """Make each automation, or set the one of its name to what is here."""
-    for wanted in (heartbeat_lost(),):
+def files_taken_in(flow: str, name: str, deployment_id: UUID) -> AutomationCore:
+    """The automation that starts a deployment each time that files of ``flow`` have been taken in and committed.
+
+    A dry run and the windows of a backfill tell of no files. What runs already is not started beside itself: the
+    deployment's own limit says what becomes of a second run.
+    """
+    from prefect.events.actions import RunDeployment
+    from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+    from prefect.events.schemas.events import ResourceSpecification
+
+    return AutomationCore(
+        name=f"{_OURS}{name} after {flow}",
+        description=f"What {flow} has taken in is worked on by {name} at once. Runbook: docs/runbooks/{name}.md",
+        trigger=EventTrigger(
+            expect={"kontor.files.taken-in"},
+            match=ResourceSpecification({"prefect.resource.id": [f"kontor.flow.{flow}"]}),
+            posture=Posture.Reactive,
+            threshold=1,
+            within=timedelta(0),
+        ),
+        actions=[RunDeployment(source="selected", deployment_id=deployment_id, parameters=None, job_variables=None)],
+    )
+
+
+def followed_flows(tags: Sequence[str]) -> list[str]:
+    """The flows after which a deployment with these tags is started."""
+    return [tag.removeprefix("after:") for tag in tags if tag.startswith("after:")]
+
+
+async def ensure_automations(client: Any, followers: Sequence[tuple[str, str, UUID]]) -> None:
+    """Make each automation, or set the one of its name to what is here; ``followers`` as of :func:`files_taken_in`.
+
+    One of ours that is wanted no longer is removed.
+    """
+    wanted_now = (heartbeat_lost(), *(files_taken_in(*follower) for follower in followers))
+    names = {wanted.name for wanted in wanted_now}
+    for standing in await client.read_automations():
+        if standing.name.startswith(_OURS) and standing.name not in names:
+            await client.delete_automation(standing.id)
+    for wanted in wanted_now:
         standing = await client.read_automations_by_name(wanted.name)
         if not standing:
             await client.create_automation(wanted)

@@ -36,6 +36,11 @@ Source = Annotated[
     Path | None,
     typer.Option("--source", exists=True, file_okay=False, help="A folder with files, beside archive and inbox."),
 ]
+AtOnce = Annotated[
+    int,
+    typer.Option("--concurrency", min=1, max=8, help="Windows in hand at once: one applied, the next ones read."),
+]
+Apart = Annotated[bool, typer.Option("--runs-apart", help="Show each window as a run of its own in Prefect; slower.")]
 Number = Annotated[int, typer.Argument(metavar="NUMBER", min=1, help="The backfill's number.")]
 Live = Annotated[bool, typer.Option("--live", help="Do it; without this nothing is changed.")]
 
@@ -50,14 +55,16 @@ def plan(
     exclude: Excluded = None,
     newest_first: Newest = False,
     source: Source = None,
+    at_once: AtOnce = 2,
+    runs_apart: Apart = False,
     form: AsList = ListFormat.table,
 ) -> None:
     """Show what a backfill would do: windows, files found and missing, how long, and what it will not do.
 
     Changes nothing and needs no Prefect server.
     """
-    parameters = _parameters(flow, from_day, to_day, every, reprocess, exclude, newest_first, source, "", live=False)
-    made = _make_plan(settings_in_force(), parameters)
+    given = _parameters(flow, from_day, to_day, every, reprocess, exclude, newest_first, source)
+    made = _make_plan(settings_in_force(), given | _ways(at_once, runs_apart))
     if form is ListFormat.json:
         _print_json(made.rows())
         return
@@ -75,11 +82,14 @@ def start(
     exclude: Excluded = None,
     newest_first: Newest = False,
     source: Source = None,
+    at_once: AtOnce = 2,
+    runs_apart: Apart = False,
     live: Live = False,
 ) -> None:
     """Run the period's windows here and now. Without --live only the plan is shown and nothing is changed."""
     settings = settings_in_force()
-    given = _parameters(flow, from_day, to_day, every, reprocess, exclude, newest_first, source, reason, live=live)
+    given = _parameters(flow, from_day, to_day, every, reprocess, exclude, newest_first, source)
+    given |= _ways(at_once, runs_apart) | {"reason": [reason], "live": [str(live)]}
     if not live:
         _print_plan(_make_plan(settings, given))
         out().print("\nThis was the plan; nothing was changed. Add --live and --reason to do it.")
@@ -157,9 +167,6 @@ def _parameters(
     exclude: Sequence[date] | None,
     newest_first: bool,
     source: Path | None,
-    reason: str,
-    *,
-    live: bool,
 ) -> dict[str, list[str]]:
     given = {
         "flow": [flow_named(flow)],
@@ -168,14 +175,16 @@ def _parameters(
         "every": [every],
         "reprocess": [reprocess],
         "newest_first": [str(newest_first)],
-        "reason": [reason],
-        "live": [str(live)],
     }
     if exclude:
         given["excluded_days"] = [str(day) for day in exclude]
     if source is not None:
         given["source_folder"] = [str(source.resolve())]
     return given
+
+
+def _ways(at_once: int, runs_apart: bool) -> dict[str, list[str]]:
+    return {"concurrency": [str(at_once)], "runs_apart": [str(runs_apart)]}
 
 
 def _make_plan(settings: Settings, given: Mapping[str, Sequence[str]]) -> Plan:

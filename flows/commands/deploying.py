@@ -191,15 +191,18 @@ def _in_order(schema: dict[str, Any]) -> dict[str, Any]:
 async def _apply(deployments: Sequence[Deployment], kind: PoolKind) -> None:
     from prefect.client.orchestration import get_client
 
-    from flows.commands.automations import ensure_automations
+    from flows.commands.automations import ensure_automations, followed_flows
 
+    followers = []
     async with get_client() as client:
         await ensure_pool(client, kind)
         for deployment in deployments:
             flow_id = await client.create_flow_from_name(deployment.name)
-            await client.create_deployment(flow_id=flow_id, **deployment.described)
+            made = await client.create_deployment(flow_id=flow_id, **deployment.described)
+            after = followed_flows(deployment.described["tags"])
+            followers += [(flow, deployment.name, made) for flow in after]
         await _remove_others(client, {deployment.name for deployment in deployments})
-        await ensure_automations(client)
+        await ensure_automations(client, followers)
 
 
 async def _remove_others(client: Any, kept: set[str]) -> None:

@@ -38,8 +38,8 @@ def up(
     ] = False,
 ) -> None:
     """Start everything on this machine and keep it standing: database, Prefect's server, deployments with their
-    schedules, a worker, the inbox's watcher, the receiver of WAL. Ctrl-C, or `kontor down` from elsewhere, stops it;
-    data stay.
+    schedules, a worker, the inbox's watcher, the reader of returned mails, the receiver of WAL. Ctrl-C, or
+    `kontor down` from elsewhere, stops it; data stay.
     """
     settings = settings_in_force()
     if detach:
@@ -141,7 +141,9 @@ def _deploy(settings: Settings) -> None:
 
 
 def companions() -> tuple[Any, ...]:
-    """Who stands beside the servers: a worker for every queue, the inbox's watcher, and the receiver of WAL."""
+    """Who stands beside the servers: a worker for every queue, the inbox's watcher, who reads returned mails, and the
+    receiver of WAL.
+    """
     from flows.commands.pools import POOL
     from tasks.standing import Companion
 
@@ -150,15 +152,17 @@ def companions() -> tuple[Any, ...]:
     return (
         Companion("worker", (*worker, "--install-policy", "never")),
         Companion("inbox", (python, "-m", "flows.commands.watching")),
+        Companion("returns", (python, "-m", "flows.commands.returning")),
         Companion("wal", (python, "-m", "flows.commands.receiving")),
     )
 
 
 def _environment(settings: Settings) -> dict[str, str]:
     from tasks.prefect_server import find_prefect, prefect_environment
+    from tasks.stack import prefect_listening
 
-    server = find_prefect(settings.home)
-    reports_to = prefect_environment(server, settings.home) if server is not None else {}
+    server, login = find_prefect(settings.home), prefect_listening(settings).login
+    reports_to = prefect_environment(server, settings.home, login) if server is not None else {}
     return {
         **os.environ,
         **reports_to,

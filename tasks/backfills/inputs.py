@@ -6,8 +6,10 @@ nobody has seen yet are opened.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -15,10 +17,10 @@ from pathlib import Path
 from sqlalchemy import Connection, text
 
 from tasks.backfills.windows import Input
-from tasks.errors import FileRefused
+from tasks.errors import FileRefused, KontorError
 from tasks.feeds.business_date import find_as_of
 from tasks.feeds.confined import read_confined
-from tasks.feeds.contracts import FeedContract
+from tasks.feeds.contracts import FeedContract, load_contract
 from tasks.feeds.intake import InboxFile, find_inbox_files, fingerprint_of
 
 _ARCHIVED = re.compile(r"(?P<as_of>\d{4}-\d{2}-\d{2})_[0-9a-f]{12}_")
@@ -66,6 +68,26 @@ def find_inputs(
         else:
             inputs.append(Input(str(file.path), sha256, contract, day, state))
     return Found(tuple(sorted(inputs, key=lambda i: (i.as_of, i.contract, i.path))), tuple(undated))
+
+
+def contract_reference(home: Path, name: str) -> str:
+    """What a contract is loaded by: the path of a sender's own, else the name of one that Kontor ships."""
+    own = home / "contracts" / f"{name}.yaml"
+    return str(own) if own.is_file() else name
+
+
+def files_of(home: Path, inputs: Sequence[Input]) -> list[InboxFile]:
+    """The inputs as files with the contracts that read them; what has an unreadable contract is left to its turn."""
+    files = []
+    for item in inputs:
+        with suppress(KontorError):
+            files.append(InboxFile(Path(item.path), _loaded(contract_reference(home, item.contract))))
+    return files
+
+
+@functools.lru_cache(maxsize=32)
+def _loaded(reference: str) -> FeedContract:
+    return load_contract(reference)
 
 
 def _archived(archive: Path, contracts: Sequence[FeedContract]) -> Iterator[InboxFile]:

@@ -46,6 +46,15 @@ class BackfillParameters(BaseModel):
     )
     excluded_days: tuple[date, ...] = Field(default=(), description="Days to leave out.")
     newest_first: bool = Field(default=False, description="Begin with the newest window.")
+    concurrency: int = Field(
+        default=2,
+        ge=1,
+        le=8,
+        description="Windows in hand at once: one is applied, the next ones' files are read.",
+    )
+    runs_apart: bool = Field(
+        default=False, description="Show each window as a run of its own in Prefect, with its steps; slower."
+    )
     because: Because = Field(default="", description="Why, in a word; `kontor backfill start` takes a sentence.")
     instruction: UUID | None = Field(
         default=None, description="Id of what `kontor backfill start` was told: folder and reason."

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+from prefect import Flow
+from prefect.client.schemas.objects import FlowRun, State
 from pydantic import BaseModel
 from sqlalchemy import Engine
 
 from configs.settings import Settings, load_settings
 from tasks.artifacts import counts_rows, markdown_table, summary
+from tasks.backfills.inputs import files_of
 from tasks.backfills.parameters import BackfillInstruction, BackfillParameters
 from tasks.backfills.planning import WILL_NOT, Plan, inputs_of, make_plan
 from tasks.backfills.store import (
@@ -22,6 +26,7 @@ from tasks.backfills.store import (
     Backfill,
     Request,
     begin_window,
+    cancel_backfill_of,
     change_state,
     close_backfill,
     create_backfill,
@@ -38,6 +43,7 @@ from tasks.erasures.keys import key_of
 from tasks.erasures.ledger_file import ledger_of
 from tasks.erasures.store import replay
 from tasks.errors import KontorError, Locked, PartlyDone, UsageError
+from tasks.feeds.read_ahead import reading_ahead
 from tasks.instructions import fetch_instruction, keep_instruction
 from tasks.ledger import Run, working_for_backfill
 from tasks.steps import (
@@ -54,8 +60,8 @@ from tasks.steps import (
     steps_called_directly,
 )
 
-# What runs a window of a flow: the window and its files, contract by contract; returns the counts it ended with.
-RunWindow = Callable[["BackfillRun", Window, Sequence[Input]], Mapping[str, int]]
+# What runs a window of a flow: the window, its files, and whether it is to be a run of its own; returns its counts.
+RunWindow = Callable[["BackfillRun", Window, Sequence[Input], bool], Mapping[str, int]]
 
 _LOCK_ATTEMPTS, _LOCK_PAUSE_SECONDS = 60, 5.0
 _TROUBLE_PAUSES_SECONDS = (1.0, 4.0, 15.0)
@@ -107,6 +113,8 @@ def request_of(parameters: BackfillParameters, said: BackfillInstruction) -> Req
         tuple(sorted(set(parameters.excluded_days))),
         parameters.newest_first,
         said.source_folder,
+        parameters.concurrency,
+        parameters.runs_apart,
     )
 
 
@@ -144,18 +152,23 @@ def run_windows(run: BackfillRun, backfill: Backfill, work: RunWindow) -> None:
     """Run the waiting windows one after another until none is left or a person pauses or cancels the backfill.
 
     A window that fails is recorded and the next one is run: order does not matter. Between two windows the flow's
-    lock is free, so that a scheduled run gets its turn.
+    lock is free, so that a scheduled run gets its turn. While one is applied the files of the following ones are read,
+    as many windows as the request's ``concurrency`` less one; with 1 none are.
     """
     with run.engine.connect() as connection:
         windows = waiting_windows(connection, backfill)
         inputs = inputs_of(connection, run.settings, backfill.request).inputs
-    with Progress("backfill-windows", len(windows), "Windows run", on_change=progress_listener.get()) as progress:
-        for window in windows:
+    request, excluded = backfill.request, set(backfill.request.excluded_days)
+    held = [[i for i in inputs if window.holds(i.as_of) and i.as_of not in excluded] for window in windows]
+    bar = Progress("backfill-windows", len(windows), "Windows run", on_change=progress_listener.get())
+    with bar as progress, reading_ahead(max(request.concurrency - 1, 1)) as ahead:
+        for place, window in enumerate(windows):
             if not _may_go_on(run, backfill):
                 log_event("backfill_stopped_by_a_person", run_id=run.run.run_id, backfill_id=backfill.backfill_id)
                 return
-            mine = [i for i in inputs if window.holds(i.as_of) and i.as_of not in backfill.request.excluded_days]
-            run_window(run, backfill, window, mine, work)
+            for following in held[place + 1 : place + request.concurrency]:
+                ahead.begin(files_of(run.settings.home, following))
+            run_window(run, backfill, window, held[place], work)
             progress.advance()
 
 
@@ -178,7 +191,8 @@ def run_window(run: BackfillRun, backfill: Backfill, window: Window, inputs: Seq
     error: KontorError | None = None
     try:
         with working_for_backfill(number):
-            counts = _with_patience(lambda: work(run, window, inputs))
+            apart = backfill.request.runs_apart
+            counts = _with_patience(lambda: work(run, window, inputs, apart), apart=apart)
     except KontorError as raised:
         if raised.transient:
             raise  # the database is away: there is nothing to record in, and the next driver goes on here
@@ -191,8 +205,10 @@ def run_window(run: BackfillRun, backfill: Backfill, window: Window, inputs: Seq
     return state
 
 
-def _with_patience(work: Callable[[], Mapping[str, int]]) -> Mapping[str, int]:
+def _with_patience(work: Callable[[], Mapping[str, int]], *, apart: bool) -> Mapping[str, int]:
     """Do a window's work, its steps called directly: the window is what is seen and tried again, as a whole.
+
+    ``apart``: the window is a run of its own within the driver's, and so are its steps.
 
     Where a scheduled run of the same flow holds the lock it is waited for, five minutes at most. A passing trouble,
     such as a database that restarts, is tried again three times; what a file did before stands and is known then.
@@ -200,7 +216,7 @@ def _with_patience(work: Callable[[], Mapping[str, int]]) -> Mapping[str, int]:
     pauses = iter(_TROUBLE_PAUSES_SECONDS)
     for _ in range(_LOCK_ATTEMPTS):
         try:
-            with steps_called_directly():
+            with nullcontext() if apart else steps_called_directly():
                 return work()
         except Locked:
             time.sleep(_LOCK_PAUSE_SECONDS)
@@ -209,7 +225,7 @@ def _with_patience(work: Callable[[], Mapping[str, int]]) -> Mapping[str, int]:
             if pause is None:
                 raise
             time.sleep(pause)
-    with steps_called_directly():
+    with nullcontext() if apart else steps_called_directly():
         return work()
 
 
@@ -261,6 +277,12 @@ def report_backfill(run: BackfillRun, backfill: Backfill, state: str) -> dict[st
     publish_counts("backfill-counts", "Windows by state", counts_rows(counts))
     run.run.note(counts)
     return counts
+
+
+def cancelled_in_prefect(_flow: Flow[..., Any], flow_run: FlowRun, _state: State[Any]) -> None:
+    """What Prefect's worker does once it has ended a driver that somebody cancelled in its pages: our tables follow."""
+    with engine_for(load_settings(), purpose="kontor backfill").begin() as connection:
+        cancel_backfill_of(connection, flow_run.id)
 
 
 def conclude_backfill(backfill: Backfill, counts: Mapping[str, int]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
@@ -34,6 +35,8 @@ class Request:
     excluded_days: tuple[date, ...] = ()
     newest_first: bool = False
     source_folder: str | None = None
+    concurrency: int = 2
+    runs_apart: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,9 +102,10 @@ def refusal_of_overlap(request: Request, number: int | None) -> Refused:
 
 
 _INSERT = text(
-    "insert into ops.backfills (flow, period, every, excluded_days, newest_first, reprocess, source_folder, reason,"
-    " requested_by, figures_before) values (:flow, daterange(:from_on, :to_on, '[]'), :every, :excluded_days,"
-    " :newest_first, :reprocess, :source_folder, :reason, :requested_by, :figures) returning backfill_id"
+    "insert into ops.backfills (flow, period, every, excluded_days, newest_first, concurrency, runs_apart, reprocess,"
+    " source_folder, reason, requested_by, figures_before)"
+    " values (:flow, daterange(:from_on, :to_on, '[]'), :every, :excluded_days, :newest_first, :concurrency,"
+    " :runs_apart, :reprocess, :source_folder, :reason, :requested_by, :figures) returning backfill_id"
 ).bindparams(bindparam("figures", type_=JSONB))
 
 
@@ -113,6 +117,8 @@ def _values(request: Request) -> dict[str, object]:
         "every": str(request.every),
         "excluded_days": list(request.excluded_days),
         "newest_first": request.newest_first,
+        "concurrency": request.concurrency,
+        "runs_apart": request.runs_apart,
         "reprocess": str(request.reprocess),
         "source_folder": request.source_folder,
         "reason": request.reason,
@@ -138,6 +144,8 @@ def fetch_backfill(connection: Connection, backfill_id: int) -> Backfill:
         tuple(row.excluded_days),
         row.newest_first,
         row.source_folder,
+        row.concurrency,
+        row.runs_apart,
     )
     return Backfill(row.backfill_id, request, row.state)
 
@@ -164,6 +172,21 @@ def change_state(connection: Connection, backfill_id: int, wanted: str, allowed:
             " Nothing was changed.",
             hint=f"Look at it with `kontor backfill status {backfill_id}`.",
         )
+
+
+def cancel_backfill_of(connection: Connection, prefect_run_id: UUID) -> int | None:
+    """Cancel the backfill that this run of Prefect's was driving, its driver being dead; returns its number, if any."""
+    found: int | None = connection.scalar(
+        text(
+            "update ops.backfills b set state = 'cancelled', ended_at = now() where b.state = 'running' and exists"
+            " (select from ops.backfill_windows w join ops.run_ledger r using (run_id)"
+            " where w.backfill_id = b.backfill_id and r.prefect_run_id = :prefect_run_id) returning b.backfill_id"
+        ),
+        {"prefect_run_id": prefect_run_id},
+    )
+    if found is not None:
+        release_dead_windows(connection, found)
+    return found
 
 
 def state_of(connection: Connection, backfill_id: int) -> str:

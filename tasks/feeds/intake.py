@@ -13,6 +13,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from datetime import date
 from fnmatch import fnmatch
@@ -153,7 +154,7 @@ def take_in_file(engine: Engine, file: InboxFile, *, given: Given, run_id: int, 
     fingerprint = fingerprint_of(file.path)
     as_of = given.as_of
     try:
-        raw, cast = _read(file)
+        raw, cast = reader.get()(file)
         _refuse_changed(file, seen)
         as_of = _business_date(file, raw, given)
         with _values_that_fit(file):
@@ -200,11 +201,20 @@ def _values_that_fit(file: InboxFile) -> Iterator[None]:
         ) from None
 
 
-def _read(file: InboxFile) -> tuple[RawTable, CastTable]:
+def read_file(file: InboxFile) -> tuple[RawTable, CastTable]:
+    """The file's rows as text and typed, read in a confined process; needs no database.
+
+    Raises:
+        FileRefused: it cannot be read, or none of its rows can.
+    """
     raw = read_confined(file.path, file.contract)
     cast = cast_table(raw, file.contract)
     _refuse_without_a_good_row(file, cast)
     return raw, cast
+
+
+# Who reads the files that are taken in; reading ahead puts itself here.
+reader: ContextVar[Callable[[InboxFile], tuple[RawTable, CastTable]]] = ContextVar("reader", default=read_file)
 
 
 def _refuse_changed(file: InboxFile, seen: Look | None) -> None:

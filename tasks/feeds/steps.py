@@ -38,7 +38,7 @@ from tasks.feeds.parameters import FeedInstruction, FeedParameters
 from tasks.feeds.replay_store import find_awaiting, forget_missing_customers, replay_awaiting
 from tasks.history.store import seal_history
 from tasks.instructions import fetch_instruction
-from tasks.ledger import Run
+from tasks.ledger import Run, in_backfill
 from tasks.steps import (
     READ_STEP,
     WRITE_STEP,
@@ -49,12 +49,16 @@ from tasks.steps import (
     progress_listener,
     publish_counts,
     step,
+    tell_prefect,
 )
 
 # Who is told of the files' outcomes, names and reasons included, beside Prefect and the ledger: the command line.
 outcome_listener: ContextVar[Callable[[Sequence[FileOutcome]], None] | None] = ContextVar(
     "outcome_listener", default=None
 )
+
+# The event upon which Prefect starts what comes after a flow; told when all that it did is committed.
+FILES_TAKEN_IN = "kontor.files.taken-in"
 
 # What a feed's rows are applied by, per feed; each flow brings its own.
 Applies = Mapping[str, Apply]
@@ -254,6 +258,8 @@ def report_files(run: FeedRun, outcomes: Sequence[FileOutcome], replayed: int) -
     totals["replayed"] = replayed
     totals["files_unclaimed"] = len(unclaimed_files(run.settings.inbox_path, run.settings.home))
     run.run.note(totals)
+    if totals["files_applied"] and not run.given.dry_run and not in_backfill():
+        tell_prefect(FILES_TAKEN_IN, run.run.flow, run_id=run.run.run_id, files=totals["files_applied"])
     return totals
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import yaml
 from cronsim import CronSim
 
 MOST_TIMES = 2000
+_LIMIT = re.compile(r"limit:(?P<count>\d+)(?P<unit>[mh])")
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,18 @@ def read_schedules(document: str) -> list[Scheduled]:
 
 def _tier(tags: list[str]) -> int:
     return next((int(tag.removeprefix("tier:")) for tag in tags if tag.startswith("tier:")), 3)
+
+
+def time_limits(document: str) -> dict[str, timedelta]:
+    """How long a run of each flow may last by its tag ``limit:<count><m|h>``; a flow without one has no limit."""
+    found = {}
+    for entry in yaml.safe_load(document)["deployments"]:
+        for tag in entry.get("tags", []):
+            match = _LIMIT.fullmatch(tag)
+            if match is not None:
+                minutes = int(match["count"]) * (60 if match["unit"] == "h" else 1)
+                found[str(entry["name"])] = timedelta(minutes=minutes)
+    return found
 
 
 def due_times(cron: str, zone: ZoneInfo, *, after: datetime, until: datetime) -> list[datetime]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import httpx
@@ -13,6 +14,8 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     DeploymentFilter,
     DeploymentFilterName,
+    FlowFilter,
+    FlowFilterName,
     FlowRunFilter,
     FlowRunFilterState,
     FlowRunFilterStateType,
@@ -21,8 +24,8 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import DeploymentSort, FlowRunSort, LogSort
-from prefect.exceptions import PrefectException
-from prefect.states import Crashed
+from prefect.exceptions import ObjectNotFound, PrefectException
+from prefect.states import Cancelling, Crashed
 from sqlalchemy import Engine
 
 from configs.settings import PROJECT_ROOT, Settings, load_settings
@@ -36,7 +39,7 @@ from tasks.steps import READ_STEP, SEND_STEP, WRITE_STEP, current_actor, log_eve
 from tasks.watch.judging import Alarm, Alert, find_alarms
 from tasks.watch.letters import alert_letter
 from tasks.watch.parameters import WatchParameters
-from tasks.watch.schedules import read_schedules
+from tasks.watch.schedules import read_schedules, time_limits
 from tasks.watch.store import (
     close_dead_runs,
     ended_runs,
@@ -131,8 +134,29 @@ def close_zombies(run: WatchRun) -> int:
     return len(zombies)
 
 
-def _runs_in(client: SyncPrefectClient, state: StateType) -> list[FlowRun]:
+@step(WRITE_STEP)
+def end_overlong(run: WatchRun) -> int:
+    """Ask Prefect to end the runs that last longer than their deployment's tag allows; returns how many.
+
+    Its worker kills the process, which every flow is made for: what was committed stands, the next run goes on.
+    """
+    if run.parameters.dry_run:
+        return 0
+    ended = 0
+    with get_client(sync_client=True) as client:
+        for flow, limit in time_limits(DEPLOYMENTS.read_text("utf-8")).items():
+            for found in _runs_in(client, StateType.RUNNING, flow):
+                if flow != run.run.flow and _for_long(run, found.start_time, limit):
+                    told = f"It lasted longer than the {limit.total_seconds() / 3600:g} h that are allowed."
+                    client.set_flow_run_state(found.id, Cancelling(message=told), force=True)
+                    log_event("overlong_run_ended", run_id=run.run.run_id, prefect_run_id=found.id, flow=flow)
+                    ended += 1
+    return ended
+
+
+def _runs_in(client: SyncPrefectClient, state: StateType, flow: str | None = None) -> list[FlowRun]:
     return client.read_flow_runs(
+        flow_filter=None if flow is None else FlowFilter(name=FlowFilterName(any_=[flow])),
         flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[state]))),
         sort=FlowRunSort.EXPECTED_START_TIME_ASC,
         limit=_MOST_RUNS,
@@ -148,9 +172,11 @@ def _for_long(run: WatchRun, since: datetime | None, least: timedelta) -> bool:
 def restart_dead(run: WatchRun, alarms: Sequence[Alarm]) -> list[str]:
     """Ask for another run of each flow whose newest run died, where running again is harmless; returns the flows.
 
-    A backfill is gone on with by its number: what its windows have done stands in the database.
+    A backfill is gone on with by its number: what its windows have done stands in the database. A run that somebody
+    cancelled in Prefect's pages, or that had lasted too long, is not started again.
     """
-    dead = {alarm.flow: alarm.fingerprint for alarm in alarms if alarm.kind == "crashed"}
+    crashed = [alarm for alarm in alarms if alarm.kind == "crashed"]
+    dead = {alarm.flow: alarm.fingerprint for alarm in crashed if not _was_cancelled(run, alarm.run_id)}
     if run.parameters.dry_run or not run.parameters.restart or not dead:
         return []
     wanted: dict[str, dict[str, object]] = {flow: {} for flow in _SAFE_TO_RESTART if flow in dead}
@@ -174,6 +200,27 @@ def restart_dead(run: WatchRun, alarms: Sequence[Alarm]) -> list[str]:
             started.append(deployment.name)
             log_event("restarted", run_id=run.run.run_id, flow=deployment.name)
     return started
+
+
+def _was_cancelled(run: WatchRun, run_id: int | None) -> bool:
+    """Whether the run ended because Prefect was asked to end it."""
+    prefect_id = _prefect_run_of(run, run_id)
+    if prefect_id is None:
+        return False
+    with get_client(sync_client=True) as client:
+        try:
+            found = client.read_flow_run(prefect_id)
+        except ObjectNotFound:
+            return False
+    return found.state_type in (StateType.CANCELLED, StateType.CANCELLING)
+
+
+def _prefect_run_of(run: WatchRun, run_id: int | None) -> UUID | None:
+    with run.engine.connect() as connection:
+        found: UUID | None = connection.exec_driver_sql(
+            "select prefect_run_id from ops.run_ledger where run_id = %s", (run_id,)
+        ).scalar()
+    return found
 
 
 @step(SEND_STEP)
@@ -207,12 +254,7 @@ def _send(run: WatchRun, letter: Letter, alert: Alert) -> None:
 
 def _log_excerpt(run: WatchRun, alert: Alert) -> str:
     """The last lines that Prefect keeps of the run's log; they carry no personal data by the way they are made."""
-    if alert.run_id is None:
-        return ""
-    with run.engine.connect() as connection:
-        prefect_id = connection.exec_driver_sql(
-            "select prefect_run_id from ops.run_ledger where run_id = %s", (alert.run_id,)
-        ).scalar()
+    prefect_id = _prefect_run_of(run, alert.run_id)
     if prefect_id is None:
         return ""
     try:

@@ -14,17 +14,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 
 from configs.settings import PROJECT_ROOT, Settings
 from tasks.database import OWNER, engine_for, prefect_database_url
 from tasks.prefect_server import prefect_environment, start_prefect, stop_prefect
-from tests.benchmarks.ledger_files import day_of, write_customers, write_week
+from tests.benchmarks.ledger_files import KEEPING_PACE, day_of, write_customers, write_week
 from tests.benchmarks.working import Clock, machine, own_server, show, take_in
 from tests.conftest import empty_database
 
-WAYS = ("loop", "backfill")
+FIRST_DAY = date(2025, 1, 6)
+
+# The loop, and backfills by how many windows they have in hand at once.
+WAYS = {"loop": 0, "backfill, 1 at once": 1, "backfill, 2 at once": 2, "backfill, 3 at once": 3}
 
 
 def _work(way: str, folder: Path) -> None:
@@ -55,8 +58,9 @@ def _work(way: str, folder: Path) -> None:
                 payment_sync(FeedParameters.model_validate({"instruction": said}))
         else:
             said = keep("backfill", BackfillInstruction(source_folder=str(folder), reason="a benchmark"))
-            days = {"from_day": day_of(0), "to_day": day_of(len(paths)) - timedelta(days=1)}
-            backfill(BackfillParameters.model_validate({**days, "instruction": said, "live": True}))
+            days = {"from_day": day_of(0, FIRST_DAY), "to_day": day_of(len(paths), FIRST_DAY) - timedelta(days=1)}
+            more = {"concurrency": WAYS[way], "instruction": said, "live": True}
+            backfill(BackfillParameters.model_validate({**days, **more}))
         print(json.dumps(time.perf_counter() - began))
 
 
@@ -72,7 +76,7 @@ def _child(way: str, folder: Path, environment: Mapping[str, str]) -> float:
 
 def _begin_anew(settings: Settings, customers: Path) -> None:
     empty_database(settings)
-    take_in(settings, customers, "organizations", day_of(0) - timedelta(days=1))
+    take_in(settings, customers, "organizations", day_of(0, FIRST_DAY) - timedelta(days=1))
     with engine_for(settings, OWNER).begin() as connection:
         connection.exec_driver_sql("analyze crm.organizations")
 
@@ -83,7 +87,7 @@ def main() -> None:
     parser.add_argument("--weeks", type=int, default=52)
     parser.add_argument("--items", type=int, default=2_000)
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--way", choices=list(WAYS), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.way:
@@ -95,7 +99,8 @@ def main() -> None:
         folder.mkdir()
         customers = write_customers(settings.home / "customers.csv", 50_000)
         for week in range(chosen.weeks):
-            write_week(folder / f"open_items_{day_of(week)}.csv", week, chosen.items)
+            name = f"open_items_{day_of(week, FIRST_DAY)}.csv"
+            write_week(folder / name, week, chosen.items, first_day=FIRST_DAY, new_per_week=KEEPING_PACE)
         server = start_prefect(settings.home, database_url=prefect_database_url(settings))
         environment = {**prefect_environment(server, settings.home), "KONTOR_HOME": str(settings.home)}
         try:

@@ -19,15 +19,16 @@ CUSTOMERS = 50_000
 FIRST_DAY = date(2026, 1, 5)
 _OLDEST_DAYS = 182
 _NEW_PER_WEEK = 0.005
+KEEPING_PACE = 7 / _OLDEST_DAYS
 _PAID_EVERY = 25
 _MIX = 2_654_435_761  # Knuth's multiplicative hash: neighbours scatter, and every run scatters them alike
 
 Numbers = npt.NDArray[np.int64]
 
 
-def day_of(week: int) -> date:
+def day_of(week: int, first_day: date = FIRST_DAY) -> date:
     """The business date of the week with this number; week 0 is the first."""
-    return FIRST_DAY + timedelta(weeks=week)
+    return first_day + timedelta(weeks=week)
 
 
 def write_customers(path: Path, count: int = CUSTOMERS) -> Path:
@@ -43,11 +44,16 @@ def write_customers(path: Path, count: int = CUSTOMERS) -> Path:
     return path
 
 
-def write_week(path: Path, week: int, items: int) -> Path:
-    """Write the ledger of that week with ``items`` rows for the contract ``open_items`` and return its path."""
-    number = np.arange(items, dtype=np.int64) + int(week * items * _NEW_PER_WEEK)
+def write_week(
+    path: Path, week: int, items: int, *, first_day: date = FIRST_DAY, new_per_week: float = _NEW_PER_WEEK
+) -> Path:
+    """Write the ledger of that week with ``items`` rows for the contract ``open_items`` and return its path.
+
+    With ``new_per_week`` at ``KEEPING_PACE`` the newest item is always of the week's own day, as in a year of ledgers.
+    """
+    number = np.arange(items, dtype=np.int64) + int(week * items * new_per_week)
     customer = (number * _MIX >> 7) % CUSTOMERS + 1
-    issued = np.datetime64(FIRST_DAY - timedelta(days=_OLDEST_DAYS)) + number * _OLDEST_DAYS // items
+    issued = np.datetime64(first_day - timedelta(days=_OLDEST_DAYS)) + number * _OLDEST_DAYS // items
     cents = 10_000 + (number * _MIX >> 5) % 990_000
     open_cents = cents * (10 - _payments(number, week)) // 10
     table = {

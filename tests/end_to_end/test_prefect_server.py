@@ -24,11 +24,11 @@ from tasks.local_stack import LocalPostgres, remove_postgres, start_postgres
 from tasks.prefect_server import (
     PrefectServer,
     find_prefect,
-    history_kept,
     prefect_environment,
     start_prefect,
     stop_prefect,
 )
+from tasks.prefect_settings import history_kept
 
 ROOT = Path(__file__).resolve().parents[2]
 PERSON = ("Ludmila", "Vassileva-Quist", "ludmila.vassileva@customer.example")

@@ -173,6 +173,23 @@ def test_runs_that_stand_for_a_process_that_is_gone_are_closed(empty_stage: Stag
     assert dict(rows) == {dead: "CRASHED", young: "RUNNING", stuck: "CRASHED", fresh: "PENDING"}
 
 
+def test_a_run_that_lasts_longer_than_its_deployment_allows_is_ended(empty_stage: Stage) -> None:
+    """Two hours are payment_sync's limit: Prefect is asked to end a run of three, and one of one hour goes on."""
+    stage = empty_stage
+    long, short = uuid4(), uuid4()
+    named = "insert into flow (id, name, tags, labels) values (%s, 'payment_sync', '[]', '{}') on conflict do nothing"
+    with _prefect(stage) as prefect:
+        prefect.execute(named, (uuid4(),))
+        [flow] = prefect.execute("select id from flow where name = 'payment_sync'").fetchone() or [None]
+        for run, minutes in ((long, 180), (short, 60)):
+            _plant_in_prefect(prefect, flow, run, "RUNNING", minutes)
+        _watch(stage)
+        wanted = "select id, state_type::text from flow_run where id = any(%s)"
+        rows = prefect.execute(wanted, ([long, short],)).fetchall()
+        prefect.execute("delete from flow_run where id = any(%s)", ([long, short],))
+    assert dict(rows) == {long: "CANCELLING", short: "RUNNING"}
+
+
 def _plant_in_prefect(prefect: psycopg.Connection[Any], flow: UUID, run: UUID, state: str, minutes: int) -> None:
     """A run of Prefect's that entered its state some minutes ago, with what the server looks at when it is changed."""
     since, state_id = datetime.now(UTC) - timedelta(minutes=minutes), uuid4()

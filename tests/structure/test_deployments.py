@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.workers.process import ProcessJobConfiguration
 
 from configs.settings import PROJECT_ROOT, Settings
+from flows.commands.automations import followed_flows
 from flows.commands.catching_up import rule_of
 from flows.commands.deploying import DEPLOYMENTS, read_deployments
 from flows.commands.pools import IN_IMAGE, QUEUES, PoolKind, job_template, pool_name
 from flows.commands.running import known_flows
 from tasks.errors import BadInput
+from tasks.watch.schedules import time_limits
 
 
 def _entries() -> list[dict[str, Any]]:
@@ -52,10 +55,24 @@ def test_every_deployment_fits_its_flow() -> None:
         tags = described["tags"]
         assert any(tag.startswith("owner:") for tag in tags), deployment.name
         assert any(re.fullmatch("tier:[123]", tag) for tag in tags), deployment.name
+        assert set(followed_flows(tags)) <= {other.name for other in deployments} - {deployment.name}
         for item in described["schedules"]:
             assert item.schedule.timezone == "Europe/Oslo"
             assert any(tag.startswith("catchup:") for tag in tags), deployment.name
             assert rule_of(tags).rule in ("skip", "latest", "all")
+
+
+def test_every_deployment_says_how_long_a_run_may_last() -> None:
+    """The limit is a tag beside the others; a plan of minutes is not given days, and a backfill is not cut short."""
+    limits = time_limits(DEPLOYMENTS.read_text("utf-8"))
+    assert set(limits) == {entry["name"] for entry in _entries()}
+    assert all(
+        timedelta(minutes=10) <= limit <= timedelta(hours=12) for name, limit in limits.items() if name != "backfill"
+    )
+    assert limits["backfill"] > timedelta(days=1)
+    assert time_limits("deployments: [{name: a, tags: ['limit:90m']}, {name: b, tags: ['limit:soon']}]") == {
+        "a": timedelta(minutes=90)
+    }
 
 
 @pytest.mark.parametrize(

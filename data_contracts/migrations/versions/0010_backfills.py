@@ -48,6 +48,8 @@ def _create_backfills() -> None:
         sa.Column("every", sa.Text(), nullable=False),
         sa.Column("excluded_days", postgresql.ARRAY(sa.Date()), server_default=sa.text("'{}'"), nullable=False),
         sa.Column("newest_first", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.Column("concurrency", sa.SmallInteger(), server_default=sa.text("2"), nullable=False),
+        sa.Column("runs_apart", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("reprocess", sa.Text(), nullable=False),
         sa.Column("source_folder", sa.Text(), nullable=True),
         sa.Column("reason", sa.Text(), nullable=False),
@@ -58,6 +60,7 @@ def _create_backfills() -> None:
         sa.Column("requested_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint("every in ('day', 'week', 'month')", name=op.f("backfills_every_check")),
+        sa.CheckConstraint("concurrency between 1 and 8", name=op.f("backfills_concurrency_check")),
         sa.CheckConstraint("reprocess in ('missing', 'failed', 'all')", name=op.f("backfills_reprocess_check")),
         sa.CheckConstraint(
             "state in ('waiting', 'running', 'paused', 'cancelled', 'done', 'failed')",

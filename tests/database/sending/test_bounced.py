@@ -5,7 +5,11 @@ from __future__ import annotations
 import mailbox
 from pathlib import Path
 
+import pytest
+from pydantic import SecretStr
+
 from configs.settings import Settings
+from flows.commands.returning import look
 from tasks.database import FLOWS, engine_for
 from tasks.reminders.sending.bounce_store import take_in_bounces
 from tests.outbox import Queue, clock, fill_queue
@@ -66,3 +70,23 @@ def test_three_soft_bounces_are_one_hard(kontor_settings: Settings, tmp_path: Pa
         rows = queue.rows("select kind from outbox.suppressions order by 1")
         assert [row["kind"] for row in rows] == kinds
         assert queue.states() == {"sent": 1}
+
+
+def test_the_standing_reader_takes_in_what_came_back_and_lasts(
+    kontor_settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each look takes in what is new and prints counts alone; a mailbox that is away is told of and looked at again."""
+    queue, folder = sent_queue(kontor_settings, 1), tmp_path / "bounces"
+    engine = engine_for(kontor_settings, FLOWS)
+    away = {"bounces_url": SecretStr("imaps://reader:a-password@localhost:1/INBOX")}
+    settings = kontor_settings.model_copy(update={"bounces": folder})
+    drop(folder, report(1, "5.1.1"))
+    assert look(engine, settings, clock())
+    assert look(engine, settings, clock())
+    assert queue.states() == {"bounced": 1}
+    assert not look(engine, settings.model_copy(update=away), clock())
+    said = capsys.readouterr().out
+    assert said.count("returned_mails hard=1") == 1
+    assert "cannot be read by IMAP" in said
+    assert "customer.example" not in said
+    assert "a-password" not in said
