@@ -1,9 +1,14 @@
-"""What somebody typed, a file's name, a sheet's, a path, a reason, never reaches Prefect or a log."""
+"""What somebody typed, who the customers are, and every secret: none of it reaches Prefect or a log.
+
+Secrets are planted in the settings of every command; what Prefect's whole database and every file below the home then
+hold is searched for them, tables of Kontor's own database and all mails included.
+"""
 
 from __future__ import annotations
 
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +23,13 @@ from tests.stage import Stage
 
 PLANTED = ("Ludmila", "Vassileva-Quist", "Övertorneå")
 WHO = " ".join(PLANTED)
+# Settings with a secret in them, as an operator would have them; the marks are what is searched for.
+MARKS = ("smtp-Zp41xq", "imap-Rt52wd", "target-Ks63vf", "login-Yb74ug")
+SECRETS = {
+    "KONTOR_SMTP_URL": f"smtp://mailer:{MARKS[0]}@localhost:1",
+    "KONTOR_BOUNCES_URL": f"imaps://reader:{MARKS[1]}@localhost:1/INBOX",
+    "KONTOR_BACKUP_TARGET_OPTIONS": f'{{"key": "{MARKS[2]}"}}',
+}
 HEADINGS = "customer_number,invoice_number,issue_date,due_date,currency,amount,note"
 CONTRACT = """
 apiVersion: v3.1.0
@@ -52,9 +64,9 @@ def _server(stage: Stage) -> LocalPostgres:
     return server
 
 
-def _everything_prefect_has(stage: Stage) -> str:
+def _everything_in(stage: Stage, database: str = "prefect") -> str:
     server = _server(stage)
-    dsn = f"host={server.socket_dir} port={server.port} user={server.superuser} dbname=prefect"
+    dsn = f"host={server.socket_dir} port={server.port} user={server.superuser} dbname={database}"
     done = subprocess.run(
         [str(server.programs_dir / "pg_dump"), "--inserts", dsn], capture_output=True, text=True, check=True
     )
@@ -77,12 +89,21 @@ def _wait_for_events(stage: Stage) -> None:
 
 
 def _import(stage: Stage, path: Path, *more: str) -> Ended:
-    return stage.processes.run("import", str(path), "--contract", "open_items", *more)
+    return stage.processes.run("import", str(path), "--contract", "open_items", *more, **SECRETS)
+
+
+def _secrets_in(stage: Stage) -> set[tuple[str, str]]:
+    """Where a planted secret stands: in either database or in a file below the home, the server's own files apart."""
+    home, server = stage.settings.home, _server(stage)
+    files = [path for path in home.rglob("*") if path.is_file() and not path.is_relative_to(server.data_dir)]
+    held = {str(path.relative_to(home)): path.read_bytes() for path in files}
+    held |= {f"database {name}": _everything_in(stage, name).encode() for name in ("prefect", "kontor")}
+    return {(place, mark) for place, text in held.items() for mark in MARKS if mark.encode() in text}
 
 
 def test_no_word_that_somebody_typed_reaches_prefect(empty_stage: Stage, tmp_path: Path) -> None:
     """Names planted in files' names, sheets, contracts and reasons are told to who asked and kept nowhere else."""
-    stage, run = empty_stage, empty_stage.processes.run
+    stage, run = empty_stage, partial(empty_stage.processes.run, **SECRETS)
     folder = tmp_path / WHO
     folder.mkdir()
     organizations = put(folder, f"organizations {WHO} 2026-01-01.csv", b"customer_number,name\nC-1,Firma\n")
@@ -113,7 +134,7 @@ def test_no_word_that_somebody_typed_reaches_prefect(empty_stage: Stage, tmp_pat
         assert PLANTED[1] in ended.said  # who asked reads which file it was
 
     _wait_for_events(stage)
-    kept = _everything_prefect_has(stage)
+    kept = _everything_in(stage)
     assert "was refused; nothing of it was applied" in kept
     assert "payment-sync-files" in kept
     logs = [path for path in stage.settings.home.rglob("*.log*") if path.is_file()]
@@ -121,3 +142,52 @@ def test_no_word_that_somebody_typed_reaches_prefect(empty_stage: Stage, tmp_pat
     texts = {"Prefect's database": kept, **{path.name: path.read_text("utf-8", "replace") for path in logs}}
     found = {(place, word) for place, text in texts.items() for word in PLANTED if word in text}
     assert found == set()
+    assert _secrets_in(stage) == set()
+
+
+PEOPLE = ("Rozalinda", "Åkerblom-Dimova", "rozalinda@akerblom.example", "Akerblom Trading Sofia", "+359 88 7654321")
+EVERYTHING = (
+    ("run", "overdue_reminders", "--live", "--as-of", "2026-03-20"),
+    ("run", "finance_report", "--live", "--as-of", "2026-03-20"),
+    ("run", "data_quality"),
+    ("run", "quality_nudge", "--live"),
+    ("run", "backup"),
+    ("run", "restore_check"),
+    ("run", "retention_purge"),
+    ("run", "privacy_report", "--live"),
+    ("run", "catalog_upsert"),
+    ("backfill", "start", "payment_sync", "--from", "2026-03-02", "--to", "2026-03-08", "--reprocess", "all"),
+    ("run", "run_watch"),
+)
+
+
+@pytest.mark.campaign
+def test_a_full_run_leaves_no_secret_anywhere_and_no_person_in_prefect_or_a_log(
+    empty_stage: Stage, tmp_path: Path
+) -> None:
+    """Every flow has run, with mails, reports, a backup and a backfill: secrets are nowhere, people where they belong."""
+    stage, person = empty_stage, ",".join(f'"{word}"' for word in (*PEOPLE[:2], PEOPLE[2], PEOPLE[4]))
+    login = stage.settings.home / "prefect.login"
+    login.write_text(f"admin:{MARKS[3]}-and-more")
+    login.chmod(0o600)
+    people = {"KONTOR_FINANCE_EMAILS": PEOPLE[2], "KONTOR_ENGINEER_EMAILS": PEOPLE[2], "KONTOR_MAIL_FROM": PEOPLE[2]}
+    run = partial(stage.processes.run, **SECRETS, **people, KONTOR_DATA_PROTECTION_EMAILS=PEOPLE[2])
+    named = f'customer_number,name,country,owner\nC-1,"{PEOPLE[3]}",BG,"{PEOPLE[0]}"\n'.encode()
+    there = f"customer_number,first_name,last_name,email,phone,roles\nC-1,{person},payments\n".encode()
+    for contract, content in (("organizations", named), ("contacts", there), ("open_items", _list(range(40)))):
+        path = put(tmp_path, f"{contract}_2026-03-02.csv", content)
+        assert run("import", str(path), "--contract", contract).code == 0
+    said = [
+        run(*words, *(("--reason", "an audit", "--live") if words[0] == "backfill" else ())) for words in EVERYTHING
+    ]
+    assert {words[1]: ended.code for words, ended in zip(EVERYTHING, said, strict=True) if ended.code in (1, 2)} == {}
+    assert sum(ended.code == 0 for ended in said) >= 8, [ended.said for ended in said if ended.code]
+
+    _wait_for_events(stage)
+    logs = {path.name: path.read_text("utf-8", "replace") for path in stage.settings.home.rglob("*.log*")}
+    told = {"Prefect's database": _everything_in(stage), **logs}
+    assert all(mark in told["Prefect's database"] for mark in ("backfill-summary", "kontor-status"))
+    assert {(place, word) for place, text in told.items() for word in PEOPLE if word in text} == set()
+    assert PEOPLE[2] in _everything_in(stage, "kontor")
+    login.unlink()
+    assert _secrets_in(stage) == set()
