@@ -156,8 +156,22 @@ EVERYTHING = (
     ("run", "retention_purge"),
     ("run", "privacy_report", "--live"),
     ("run", "catalog_upsert"),
-    ("backfill", "start", "payment_sync", "--from", "2026-03-02", "--to", "2026-03-08", "--reprocess", "all")
-    + ("--reason", "an audit", "--live"),
+    (
+        *[
+            "backfill",
+            "start",
+            "payment_sync",
+            "--from",
+            "2026-03-02",
+            "--to",
+            "2026-03-08",
+            "--reprocess",
+            "all",
+            "--reason",
+            "audit",
+            "--live",
+        ],
+    ),
     ("run", "run_watch"),
 )
 
@@ -166,7 +180,7 @@ EVERYTHING = (
 def test_a_full_run_leaves_no_secret_anywhere_and_no_person_in_prefect_or_a_log(
     empty_stage: Stage, tmp_path: Path
 ) -> None:
-    """Every flow has run, with mails, reports, a backup and a backfill: no secret is kept, people are where they belong."""
+    """Every flow has run, with mails, reports, a backup and a backfill: no secret kept, people where they belong."""
     stage, person = empty_stage, ",".join(f'"{word}"' for word in (*PEOPLE[:2], PEOPLE[2], PEOPLE[4]))
     login = stage.settings.home / "prefect.login"
     login.write_text(f"admin:{MARKS[3]}-and-more")
