@@ -50,6 +50,12 @@ class Settings(BaseSettings):
     business_timezone: Annotated[str, AfterValidator(_known_time_zone)] = Field(
         default="Europe/Sofia", description="The zone in which 'today' is decided."
     )
+    processes: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Processes over which a heavy step, such as sending mails, may share its work.",
+    )
     start_timeout_seconds: float = Field(
         default=120.0, gt=0, le=86_400, description="How long to wait for the embedded database to start or recover."
     )

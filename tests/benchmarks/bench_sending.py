@@ -1,10 +1,10 @@
 """Mails a second: gate, build, send and record, beside a bare loop of `emails` without any database.
 
-Run with ``.venv/bin/python -m tests.benchmarks.bench_sending [MAILS]``. Both send to the same sink, a process that
-takes everything at once. The bare loop renders the same letters from the same compiled templates, builds them with
+Run with ``.venv/bin/python -m tests.benchmarks.bench_sending [MAILS] [side_by_side]``. Both send to the same
+sink, a process that takes everything at once. The bare loop renders the same letters from the same compiled templates, builds them with
 `emails` and sends them over one connection; it is what one would write without Kontor. Both are run in turn, three
 times; rates are the best of three, the ratio is of these. CPU is this process's own time per mail, which a busy
-machine disturbs less than the clock on the wall.
+machine disturbs less than the clock on the wall. With ``side_by_side`` one, two and four processes share one queue.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from tasks.reminders.sending.delivery import installed_templates, send_queue
 from tasks.reminders.sending.digest import Office, compose
 from tasks.reminders.sending.gate import OpenItem, Person
 from tasks.reminders.sending.queue_store import Cleared
+from tasks.reminders.sending.shared_queue import send_shared
 from tests.benchmarks.working import machine, own_server, show
 from tests.conftest import empty_database
 from tests.outbox import clock, fill_queue
@@ -124,9 +125,35 @@ def ours(settings: Settings, port: int, mails: int) -> tuple[float, float, float
     return time.perf_counter() - begun, time.process_time() - used, sent.database_seconds
 
 
+def shared(settings: Settings, port: int, mails: int, processes: int) -> float:
+    """Mails a second of a queue that so many processes send, their start included."""
+    empty_database(settings)
+    queue = fill_queue(settings, mails, items=ITEMS)
+    url = SecretStr(f"smtp://127.0.0.1:{port}?tls=none")
+    more = {"mail_mode": "live", "mail_from": SENDER, "smtp_url": url, "processes": processes}
+    live, begun = settings.model_copy(update=more), time.perf_counter()
+    sent = send_shared(engine_for(settings, FLOWS), live, queue.claim, day=queue.day, any_hour=True)
+    if sent.outcomes["sent"] != mails:
+        raise RuntimeError(f"{mails} mails were planned and {sent.counts()} became of them")
+    return mails / (time.perf_counter() - begun)
+
+
+def side_by_side(mails: int) -> None:
+    """Print the rate of one, two and four processes on one queue, in turn, the best of three."""
+    ways = (1, 2, 4)
+    with own_server() as settings, sink() as port:
+        shared(settings, port, 600, 1)  # the first batch compiles templates and plans statements
+        rates = {way: max(shared(settings, port, mails, way) for _ in range(ROUNDS)) for way in ways}
+    rows = [(way, f"{rates[way]:.0f}", f"{rates[way] / rates[1]:.2f}") for way in ways]
+    show(f"{mails:,} mails of {ITEMS} items; {machine()}", ("processes", "mails/s", "beside one"), rows)
+
+
 def main() -> None:
     """Print rates of both, their ratio, and what the database takes per mail."""
     mails = int(sys.argv[1]) if len(sys.argv) > 1 else 3_000
+    if "side_by_side" in sys.argv:
+        side_by_side(mails)
+        return
     with own_server() as settings, sink() as port:
         bare(settings, port, 50, date(2026, 11, 20))  # templates are compiled once in a process, for both
         loops, queues = [], []

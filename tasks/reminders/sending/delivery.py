@@ -50,6 +50,17 @@ class Sent:
     unwritten: int = 0
     database_seconds: float = 0.0
 
+    def __add__(self, other: Sent) -> Sent:
+        """What became of the queue in two hands; a mail that waits was looked at by each and counts once."""
+        waiting = Counter({code: max(self.waiting[code], other.waiting[code]) for code in self.waiting | other.waiting})
+        return Sent(
+            self.outcomes + other.outcomes,
+            self.cancelled + other.cancelled,
+            waiting,
+            self.unwritten + other.unwritten,
+            self.database_seconds + other.database_seconds,
+        )
+
     def counts(self) -> dict[str, int]:
         """The sums as the run ledger keeps them; outcomes of which there are none are left out."""
         told = {f"mails_{name}": count for name, count in self.outcomes.items()}

@@ -187,6 +187,12 @@ returning reminder_id
 """
 
 
+def count_queued(connection: Connection) -> int:
+    """How many mails wait to be sent, now or at a later try."""
+    found = connection.scalar(text("select count(*) from outbox.reminders where state in ('planned', 'deferred')"))
+    return int(found or 0)
+
+
 def expire(connection: Connection, now: datetime) -> list[int]:
     """Cancel mails that have waited for more than a week, so that the next plan decides anew; returns their ids."""
     ids = list(connection.scalars(text(_EXPIRE), {"now": now, "days": EXPIRES_AFTER_DAYS}))

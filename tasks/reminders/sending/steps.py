@@ -10,8 +10,9 @@ from tasks.quality_gate import require_quality
 from tasks.reminders.plan_steps import ReminderRun
 from tasks.reminders.sending import outbox_store
 from tasks.reminders.sending.bounce_store import take_in_returned
-from tasks.reminders.sending.delivery import Sent, send_queue
+from tasks.reminders.sending.delivery import Sent
 from tasks.reminders.sending.queue_store import Claim
+from tasks.reminders.sending.shared_queue import send_shared
 from tasks.steps import READ_STEP, SEND_STEP, WRITE_STEP, log_event, publish_summary, step
 
 
@@ -75,12 +76,11 @@ def send_mails(run: ReminderRun) -> Sent:
     if run.run.dry_run:
         return Sent()
     past_run = run.run.run_id if run.parameters.allow_past else None
-    sent = send_queue(
+    sent = send_shared(
         run.engine,
         run.settings,
         Claim(run.run.run_id, f"overdue_reminders run {run.run.run_id}"),
         day=run.today,
-        clock=_now,
         any_hour=run.parameters.any_hour,
         past_run=past_run,
         data_day=run.run.as_of if past_run else None,

@@ -13,25 +13,32 @@ from sqlalchemy import text
 from configs.settings import Settings
 from tasks.database import FLOWS, engine_for
 from tasks.errors import DependencyDown, PartlyDone, Refused
-from tasks.reminders.sending import outbox_store
+from tasks.reminders.sending import outbox_store, shared_queue
 from tasks.reminders.sending.delivery import Sent, send_queue
 from tasks.reminders.sending.queue_store import next_mails
+from tasks.reminders.sending.shared_queue import send_share, send_shared
+from tasks.side_by_side import start_share
 from tests.outbox import Queue, begin_run, clock, fill_queue
 from tests.smtp_server import Behaviour, FaultyServer, faulty_server
 
 
-def sending(queue: Queue, server: FaultyServer | None = None, *, url: str = "", **more: object) -> Sent:
-    """Send the queue to this server with short time-outs, as a run would."""
-    live = queue.settings.model_copy(
+def settings_for(queue: Queue, url: str, **more: object) -> Settings:
+    """Settings that send to this server with short time-outs."""
+    return queue.settings.model_copy(
         update={
             "mail_mode": "live",
             "mail_from": "Kontor Ltd <office@kontor.example>",
-            "smtp_url": SecretStr(server.plain_url if server else url),
+            "smtp_url": SecretStr(url),
             "smtp_timeout_seconds": 2.0,
             "smtp_answer_timeout_seconds": 0.5,
             **more,
         }
     )
+
+
+def sending(queue: Queue, server: FaultyServer | None = None, *, url: str = "", **more: object) -> Sent:
+    """Send the queue to this server with short time-outs, as a run would."""
+    live = settings_for(queue, server.plain_url if server else url, **more)
     return send_queue(engine_for(queue.settings, FLOWS), live, queue.claim, day=queue.day, clock=clock, any_hour=True)
 
 
@@ -175,6 +182,31 @@ def test_two_senders_at_once_share_the_queue_without_sending_anything_twice(kont
             thread.join()
         assert queue.states() == {"sent": 40}
         assert len(server.ids()) == len(set(server.ids())) == 40
+
+
+def test_two_processes_send_one_queue_and_their_counts_add_up(
+    kontor_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By one setting a second process helps: each mail leaves once, and the run's counts are of both."""
+    monkeypatch.setattr(shared_queue, "WORTH_A_PROCESS", 20)
+    queue = fill_queue(kontor_settings, 40, items=1)
+    with faulty_server() as server:
+        live = settings_for(queue, server.plain_url, processes=2)
+        sent = send_shared(engine_for(queue.settings, FLOWS), live, queue.claim, day=queue.day, any_hour=True)
+        assert sent.counts() == {"mails_sent": 40}
+        assert queue.states() == {"sent": 40}
+        assert len(server.ids()) == len(set(server.ids())) == 40
+
+
+@pytest.mark.campaign
+def test_a_helper_that_cannot_reach_the_mail_server_says_so_in_our_words(kontor_settings: Settings) -> None:
+    """Its error crosses over as it is; the mails stay in the queue."""
+    queue = fill_queue(kontor_settings, 2, items=1)
+    live = settings_for(queue, "smtp://127.0.0.1:1?tls=none")
+    share = start_share(send_share, live, queue.claim, day=queue.day, any_hour=True, past_run=None, data_day=None)
+    with pytest.raises(DependencyDown):
+        share.result()
+    assert queue.states() == {"planned": 2}
 
 
 def test_a_run_that_was_written_off_takes_nothing(kontor_settings: Settings) -> None:
