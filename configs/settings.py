@@ -50,6 +50,11 @@ class Settings(BaseSettings):
     business_timezone: Annotated[str, AfterValidator(_known_time_zone)] = Field(
         default="Europe/Sofia", description="The zone in which 'today' is decided."
     )
+    traces_url: str | None = Field(
+        default=None,
+        pattern="^https?://[^@]+$",
+        description="Collector of OpenTelemetry's traces by OTLP over HTTP, such as http://127.0.0.1:4318; none: none.",
+    )
     processes: int = Field(
         default=1,
         ge=1,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from configs.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
+_TRACING = "flows.commands.tracing.begin"  # by name: Prefect imports it in the run's own process
 DEPLOYMENTS = ROOT / "configs" / "prefect.yaml"
 
 
@@ -98,7 +99,8 @@ def read_deployments(
     os.environ["KONTOR_BUSINESS_TIMEZONE"] = settings.business_timezone
     document = apply_values(yaml.safe_load(file.read_text("utf-8")), {})
     wrong: list[str] = []
-    made = [_checked(entry, document["pull"], kind, wrong) for entry in document["deployments"]]
+    pull = [*document["pull"], *([{_TRACING: {}}] if settings.traces_url else [])]
+    made = [_checked(entry, pull, kind, wrong) for entry in document["deployments"]]
     if wrong:
         raise BadInput(
             f"{file.name} cannot be put into force; nothing was changed."

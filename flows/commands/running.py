@@ -194,12 +194,14 @@ def instructed(settings: Settings, flow: str, given: Mapping[str, Sequence[str]]
 def flows_ready(settings: Settings, *, verbose: bool = False, progress: Callable[[str], None] = say) -> Iterator[None]:
     """Everything that flows in this process need, for a ``with`` block: servers up, logs tamed."""
     from tasks.stack import ensure_database, ensure_prefect
+    from tasks.traces import begin_tracing
 
     ensure_database(settings, progress)
     ensure_prefect(settings, progress)
     # Prefect's own console shows tracebacks of errors that we tell in words; its log goes to a file instead.
     os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "INFO" if verbose else "CRITICAL"
     importlib.import_module("prefect.main")  # sets its logging up, unless someone else's handlers are there first
+    begin_tracing(settings)
     handlers = _handlers(verbose=verbose)
     root = logging.getLogger()
     for handler in handlers:

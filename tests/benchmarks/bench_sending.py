@@ -1,9 +1,9 @@
 """Mails a second: gate, build, send and record, beside a bare loop of `emails` without any database.
 
-Run with ``.venv/bin/python -m tests.benchmarks.bench_sending [MAILS] [side_by_side]``. Both send to the same
-sink, a process that takes everything at once. The bare loop renders the same letters from the same compiled templates, builds them with
-`emails` and sends them over one connection; it is what one would write without Kontor. Both are run in turn, three
-times; rates are the best of three, the ratio is of these. CPU is this process's own time per mail, which a busy
+Run with ``.venv/bin/python -m tests.benchmarks.bench_sending [MAILS] [side_by_side]``. Both send to the same sink, a
+process that takes everything at once. The bare loop renders the same letters from the same compiled templates, builds
+them with `emails` and sends them over one connection; it is what one would write without Kontor. Both are run in turn,
+three times; rates are the best of three, the ratio is of these. CPU is this process's own time per mail, which a busy
 machine disturbs less than the clock on the wall. With ``side_by_side`` one, two and four processes share one queue.
 """
 
