@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test test-as-ordinary-user check bench campaign lock clean
+.PHONY: install demo test test-as-ordinary-user check audit bench campaign lock clean
 
 install: $(STAMP)
 
@@ -36,6 +36,10 @@ check: $(STAMP)
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+# Without a network: the installed packages against the lock, and against a downloaded database of advisories if given.
+audit: $(STAMP)
+	@$(BIN)/python -m tests.audit $(ADVISORIES)
 
 bench: $(STAMP)
 	@for name in import catalog excel reports classification history sending backup decisions quality duplicates backfill; do \
