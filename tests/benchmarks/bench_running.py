@@ -45,14 +45,8 @@ def _environment(home: Path) -> dict[str, str]:
 
 
 def _kontor(home: Path, *arguments: str) -> None:
-    subprocess.run(
-        [*KONTOR, *arguments],
-        cwd=PROJECT_ROOT,
-        env=_environment(home),
-        capture_output=True,
-        check=True,
-        timeout=LONGEST,
-    )
+    command, environment = [*KONTOR, *arguments], _environment(home)
+    subprocess.run(command, cwd=PROJECT_ROOT, env=environment, capture_output=True, check=True, timeout=LONGEST)
 
 
 @contextmanager
@@ -157,10 +151,9 @@ def _cycle(home: Path) -> list[tuple[object, ...]]:
     deployments = [d for d in ask(home, "deployments/filter") if d["schedules"]]
     before, begun, busy = _newest(home), time.perf_counter(), _busy()
     wanted = {ask(home, f"deployments/{d['id']}/create_flow_run")["id"] for d in deployments}
-    ended = {
-        "flow_runs": {"id": {"any_": list(wanted)}, "state": {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED"]}}}
-    }
-    _until(lambda: ask(home, "flow_runs/count", **ended) == len(wanted), 0.5)
+    over = {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED", "CANCELLED"]}}
+    asked = {"id": {"any_": list(wanted)}, "state": over}
+    _until(lambda: ask(home, "flow_runs/count", flow_runs=asked) == len(wanted), 0.5)
     took, used = time.perf_counter() - begun, _busy() - busy
     with database.engine_for(Settings(home=home), database.FLOWS).connect() as connection:
         rows: list[tuple[object, ...]] = [
