@@ -129,15 +129,25 @@ def prepare(settings: Settings, progress: Progress = _silent) -> None:
         Refused: the server is older than PostgreSQL 17, or the database was restored and not released yet.
     """
     if settings.database_url is None:
-        if is_sealed(settings.home):
-            raise Refused(
-                "The database was restored, and what was erased since that backup has not been erased in it again;"
-                " nobody but the restore may read it.",
-                hint="Finish with `kontor backup release`; it can be run any number of times.",
-            )
-        server = start_postgres(settings.home, timeout_seconds=settings.start_timeout_seconds, progress=progress)
-        _bootstrap(_socket_url(server, _ADMIN, "postgres"))
+        prepare_server(settings, progress)
     upgrade(settings, progress)
+
+
+def prepare_server(settings: Settings, progress: Progress = _silent) -> None:
+    """Start the embedded server and see to its roles and databases; the schema is :func:`upgrade`'s.
+
+    Raises:
+        DependencyDown: it does not start.
+        Refused: the database was restored and not released yet.
+    """
+    if is_sealed(settings.home):
+        raise Refused(
+            "The database was restored, and what was erased since that backup has not been erased in it again;"
+            " nobody but the restore may read it.",
+            hint="Finish with `kontor backup release`; it can be run any number of times.",
+        )
+    server = start_postgres(settings.home, timeout_seconds=settings.start_timeout_seconds, progress=progress)
+    _bootstrap(_socket_url(server, _ADMIN, "postgres"))
 
 
 def _bootstrap(admin_url: URL) -> None:

@@ -127,6 +127,13 @@ def find_prefect(home: Path) -> PrefectServer | None:
     return _server(folder, record, pid)
 
 
+def expected_prefect(home: Path) -> PrefectServer | None:
+    """The server of this home that runs, whether it answers already or is still starting; None where none does."""
+    folder = home.absolute() / "prefect"
+    record, pid = _read_record(folder), _living_pid(folder)
+    return None if record is None or pid is None else _server(folder, record, pid)
+
+
 def stop_prefect(home: Path, *, timeout_seconds: float = 30) -> bool:
     """Stop the server of this home and everything in its process group; True when there was one.
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -30,14 +32,17 @@ from tasks.database import (
     prefect_certificates,
     prefect_database_url,
     prepare,
+    prepare_server,
     standing_migration,
+    upgrade,
 )
 from tasks.errors import DependencyDown, Refused, UsageError
 from tasks.local_stack import start_postgres, stop_postgres
-from tasks.prefect_server import prefect_environment, start_prefect, stop_prefect
+from tasks.prefect_server import expected_prefect, prefect_environment, start_prefect, stop_prefect
 from tasks.prefect_settings import Listening, history_kept
 
 Progress = Callable[[str], None]
+_LOOK_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,29 @@ def ensure_prefect(settings: Settings, progress: Progress) -> str:
     )
     os.environ.update(prefect_environment(server, settings.home, listening.login))
     return server.api_url
+
+
+def ensure_stack(settings: Settings, progress: Progress, on_address: Callable[[], None]) -> None:
+    """See to both servers, side by side where both are ours: Prefect's needs its seconds while our schema is made.
+
+    ``on_address`` is called as soon as it is known where Prefect's server will answer, before it does.
+
+    Raises:
+        As :func:`ensure_database` and :func:`ensure_prefect`.
+    """
+    if settings.database_url is not None or os.environ.get("PREFECT_API_URL"):
+        ensure_database(settings, progress)
+        ensure_prefect(settings, progress)
+        on_address()
+        return
+    prepare_server(settings, progress)
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        prefect = pool.submit(ensure_prefect, settings, progress)
+        while expected_prefect(settings.home) is None and not prefect.done():
+            time.sleep(_LOOK_SECONDS)
+        on_address()
+        upgrade(settings, progress)
+        prefect.result()
 
 
 def prefect_listening(settings: Settings) -> Listening:

@@ -8,14 +8,20 @@ from flows.commands.screen import say
 
 
 def main() -> int:
-    """Do it on the server that ``PREFECT_API_URL`` names, and say so; returns the exit code."""
+    """Load and check every flow, wait for the word to go on, and tell the server that ``PREFECT_API_URL`` names.
+
+    Returns the exit code. Without the word, because whoever would have given it is gone, nothing is done.
+    """
     from configs.settings import load_settings
     from flows.commands.catching_up import catch_up
-    from flows.commands.deploying import put_into_force
+    from flows.commands.deploying import put_into_force, read_deployments
     from tasks.errors import KontorError
 
     try:
         settings = load_settings()
+        read_deployments(settings)
+        if not sys.stdin.readline():
+            return 0
         deployed = put_into_force(settings)
         say(f"{len(deployed)} deployments are in force.")
         for line in catch_up(settings, deployed):

@@ -98,46 +98,78 @@ def _ready_file(settings: Settings) -> Path:
 
 
 def _stand(settings: Settings, stopped: threading.Event) -> None:
-    from tasks.stack import ensure_database, ensure_prefect
+    from tasks.stack import ensure_stack
     from tasks.standing import Supervisor
 
     ready = _ready_file(settings)
     ready.unlink(missing_ok=True)
-    ensure_database(settings, say)
-    ensure_prefect(settings, say)
-    supervisor = Supervisor(settings.home / "logs", companions(), _environment(settings))
+    deploying = _Deploying(settings)
+    supervisor: Supervisor | None = None
     try:
+        ensure_stack(settings, say, deploying.load)
+        supervisor = Supervisor(settings.home / "logs", companions(), _environment(settings))
         # The worker needs its seconds to load Prefect: meanwhile the deployments are put into force.
         supervisor.keep_up(time.monotonic())
-        _deploy(settings)
+        deploying.put_into_force()
         ready.touch()
         _print_places(settings)
         _watch(settings, supervisor, stopped)
     finally:
         ready.unlink(missing_ok=True)
-        say("Stopping …")
-        supervisor.stop()
+        deploying.end()
+        if supervisor is not None:
+            say("Stopping …")
+            supervisor.stop()
     say("The worker and the watcher have ended; `kontor down` stops the servers too.")
 
 
-def _deploy(settings: Settings) -> None:
-    """Put the deployments into force and make up for missed runs in a process of its own.
+class _Deploying:
+    """The process that puts the deployments into force and makes up for missed runs.
 
-    Every flow is loaded for that, with all that it needs: hundreds of megabytes that nobody wants afterwards.
-
-    Raises:
-        BadInput: an entry or a flow is wrong; which one is said above.
-        DependencyDown: it failed otherwise; what it said stands above.
+    Every flow is loaded for that, with all that it needs: hundreds of megabytes that nobody wants afterwards, and
+    seconds, so it loads them while the servers come up and waits for the word to go on.
     """
-    from tasks.errors import BadInput, DependencyDown
 
-    command = [sys.executable, "-m", "flows.commands.bringing_up"]
-    code = subprocess.run(command, env=_environment(settings), stdin=subprocess.DEVNULL, check=False).returncode
-    if code != 0:
-        kind = BadInput if code == BadInput.exit_code else DependencyDown
-        raise kind(
-            "The deployments could not be put into force.", hint="Read what is said above; then try `kontor up` again."
-        )
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._process: subprocess.Popen[bytes] | None = None
+        self._address = ""
+
+    def load(self) -> None:
+        """Begin to load the flows; Prefect's address must be known, because it is read with them."""
+        environment = _environment(self._settings)
+        self._address = environment.get("PREFECT_API_URL", "")
+        command = [sys.executable, "-m", "flows.commands.bringing_up"]
+        self._process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE)
+
+    def put_into_force(self) -> None:
+        """Let it go on, now that the servers answer, and wait for its end.
+
+        Raises:
+            BadInput: an entry or a flow is wrong; which one is said above.
+            DependencyDown: it failed otherwise; what it said stands above.
+        """
+        from tasks.errors import BadInput, DependencyDown
+
+        if self._process is None or self._address != _environment(self._settings).get("PREFECT_API_URL", ""):
+            self.end()  # the server came up elsewhere than it was going to
+            self.load()
+        if self._process is None:
+            raise RuntimeError("nothing was loaded")
+        self._process.communicate(b"go\n")
+        code = self._process.returncode
+        if code != 0:
+            kind = BadInput if code == BadInput.exit_code else DependencyDown
+            raise kind(
+                "The deployments could not be put into force.",
+                hint="Read what is said above; then try `kontor up` again.",
+            )
+
+    def end(self) -> None:
+        """End it where it still runs."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.communicate()
 
 
 def companions() -> tuple[Any, ...]:
@@ -158,10 +190,10 @@ def companions() -> tuple[Any, ...]:
 
 
 def _environment(settings: Settings) -> dict[str, str]:
-    from tasks.prefect_server import find_prefect, prefect_environment
+    from tasks.prefect_server import expected_prefect, prefect_environment
     from tasks.stack import prefect_listening
 
-    server, login = find_prefect(settings.home), prefect_listening(settings).login
+    server, login = expected_prefect(settings.home), prefect_listening(settings).login
     reports_to = prefect_environment(server, settings.home, login) if server is not None else {}
     return {
         **os.environ,
