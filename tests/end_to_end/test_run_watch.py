@@ -155,39 +155,35 @@ def _prefect(stage: Stage) -> psycopg.Connection[Any]:
 
 
 def test_runs_that_stand_for_a_process_that_is_gone_are_closed(empty_stage: Stage) -> None:
-    """Running though the ledger knows the end, or pending for long: Crashed. What has just begun is left alone."""
+    """Running though the ledger knows the end, or pending for long: Crashed. What has just begun is left alone.
+
+    Two hours are payment_sync's limit: Prefect is asked to end a run of three, and one of one hour goes on.
+    """
     stage, books = empty_stage, Books(empty_stage.settings)
     first = _plant(books, "failed", datetime.now(UTC) - timedelta(minutes=9))
-    flow, (dead, young, stuck, fresh) = uuid4(), (uuid4() for _ in range(4))
+    flow, (dead, young, stuck, fresh, long, short) = uuid4(), (uuid4() for _ in range(6))
     with database.engine_for(stage.settings, database.OWNER).begin() as connection:
         statement = "update ops.run_ledger set prefect_run_id = :prefect where run_id = :run"
         connection.execute(text(statement), {"prefect": dead, "run": first})
     begun = {dead: ("RUNNING", 9), young: ("RUNNING", 9), stuck: ("PENDING", 16), fresh: ("PENDING", 14)}
+    lasting = {long: 180, short: 60}
+    named = "insert into flow (id, name, tags, labels) values (%s, %s, '[]', '{}') on conflict do nothing"
     with _prefect(stage) as prefect:
-        prefect.execute("insert into flow (id, name, tags, labels) values (%s, 'zombies', '[]', '{}')", (flow,))
+        for number, name in ((flow, "zombies"), (uuid4(), "payment_sync")):
+            prefect.execute(named, (number, name))
+        [limited] = prefect.execute("select id from flow where name = 'payment_sync'").fetchone() or [None]
         for run, (state, minutes) in begun.items():
             _plant_in_prefect(prefect, flow, run, state, minutes)
+        for run, minutes in lasting.items():
+            _plant_in_prefect(prefect, limited, run, "RUNNING", minutes)
         _watch(stage)
-        rows = prefect.execute("select id, state_type::text from flow_run where flow_id = %s", (flow,)).fetchall()
+        planted = ([*begun, *lasting],)
+        rows = prefect.execute("select id, state_type::text from flow_run where id = any(%s)", planted).fetchall()
+        prefect.execute("delete from flow_run where id = any(%s)", planted)
         prefect.execute("delete from flow where id = %s", (flow,))
+    assert [dict(rows).pop(run) for run in lasting] == ["CANCELLING", "RUNNING"]
+    rows = [row for row in rows if row[0] in begun]
     assert dict(rows) == {dead: "CRASHED", young: "RUNNING", stuck: "CRASHED", fresh: "PENDING"}
-
-
-def test_a_run_that_lasts_longer_than_its_deployment_allows_is_ended(empty_stage: Stage) -> None:
-    """Two hours are payment_sync's limit: Prefect is asked to end a run of three, and one of one hour goes on."""
-    stage = empty_stage
-    long, short = uuid4(), uuid4()
-    named = "insert into flow (id, name, tags, labels) values (%s, 'payment_sync', '[]', '{}') on conflict do nothing"
-    with _prefect(stage) as prefect:
-        prefect.execute(named, (uuid4(),))
-        [flow] = prefect.execute("select id from flow where name = 'payment_sync'").fetchone() or [None]
-        for run, minutes in ((long, 180), (short, 60)):
-            _plant_in_prefect(prefect, flow, run, "RUNNING", minutes)
-        _watch(stage)
-        wanted = "select id, state_type::text from flow_run where id = any(%s)"
-        rows = prefect.execute(wanted, ([long, short],)).fetchall()
-        prefect.execute("delete from flow_run where id = any(%s)", ([long, short],))
-    assert dict(rows) == {long: "CANCELLING", short: "RUNNING"}
 
 
 def _plant_in_prefect(prefect: psycopg.Connection[Any], flow: UUID, run: UUID, state: str, minutes: int) -> None:

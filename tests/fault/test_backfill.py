@@ -6,7 +6,7 @@ import os
 import random
 import signal
 import time
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,10 @@ pytestmark = pytest.mark.xdist_group("faults")
 
 FIRST, LAST = date(2012, 1, 2), date(2012, 1, 22)
 WEEKS = 3
+MANY = 30  # so many that a person has time to pause it
 WAYS = ("database", "prefect", "driver", "database", "prefect", "nobody")
 SEEDS = range(1 * CAMPAIGN_FACTOR)
+LONGEST = 900.0
 
 
 def _request(source: Path, **more: Any) -> dict[str, Any]:
@@ -164,11 +166,16 @@ def _disturb(stage: Stage, books: Books, child: Child, way: str, chance: random.
         server = find_prefect(stage.settings.home)
         if server is not None:
             os.killpg(server.pid, signal.SIGKILL)
-    ended = child.wait()
+        _put_up(stage)  # as `kontor up` does within seconds
+    ended = child.wait(LONGEST)
+    _put_up(stage)
+    return ended
+
+
+def _put_up(stage: Stage) -> None:
     database.prepare(stage.settings)
     url, options = database.prefect_database_url(stage.settings), prefect_options(stage.settings)
     start_prefect(stage.settings.home, database_url=url, options=options)
-    return ended
 
 
 def _done(books: Books) -> int:
@@ -180,7 +187,8 @@ def test_two_backfills_of_the_same_days_are_refused_and_a_paused_one_waits(
     stage: Stage, books: Books, source: Path
 ) -> None:
     """A person pauses it: it stops after the window under way, blocks another of those days, and resumes."""
-    child = stage.processes.start_flow("backfill", **_request(source))
+    asked = _request(source, to_day=str(FIRST + timedelta(weeks=MANY) - timedelta(days=1)))
+    child = stage.processes.start_flow("backfill", **asked)
     while child.is_alive and not any(state == "done" for _, state in _windows(books)):
         time.sleep(0.02)
     paused = stage.processes.run("backfill", "pause", "1")
@@ -191,13 +199,13 @@ def test_two_backfills_of_the_same_days_are_refused_and_a_paused_one_waits(
     assert {"done", "waiting"} == set(states)
     assert books.read("select state from ops.backfills") == [{"state": "paused"}]
 
-    other = _backfill(stage, **_request(source))
+    other = _backfill(stage, **asked)
     assert other.code == 3, other.said
     assert "Backfill 1 of payment_sync covers some of the days" in other.said
 
     ended = _backfill(stage, backfill_id=1, live=True)
     assert ended.code == 0, ended.said
-    assert _windows(books) == [(n, "done") for n in range(1, WEEKS + 1)]
+    assert _windows(books) == [(n, "done") for n in range(1, MANY + 1)]
 
 
 @pytest.mark.campaign
