@@ -30,19 +30,6 @@ def superuser(settings: Settings, name: str = database.DATABASE) -> Engine:
     return create_engine(url, poolclass=NullPool)
 
 
-def never_used_ids(settings: Settings) -> None:
-    """Have the next customers get ids that history does not know: emptying the tables lets ids start again."""
-    with database.engine_for(settings, database.OWNER).begin() as connection:
-        for table, key in (("organizations", "organization_id"), ("contacts", "contact_id")):
-            connection.execute(
-                text(
-                    "select setval(pg_get_serial_sequence(:relation, :key), coalesce(max(record_id), 0) + 1)"
-                    " from history.change_log where table_name = :table"
-                ),
-                {"relation": f"crm.{table}", "table": table, "key": key},
-            )
-
-
 @contextmanager
 def writing(settings: Settings, role: str = database.FLOWS, *, run_id: int | None = 7) -> Iterator[Connection]:
     """A transaction of that role, named as run 7 of actor ``tester``, committed at the end."""

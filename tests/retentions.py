@@ -19,7 +19,6 @@ from flows.retention_purge import retention_purge
 from tasks import database
 from tasks.erasures.ledger_file import ErasureLedger, ledger_of
 from tasks.retention.parameters import PurgeParameters
-from tests.histories import never_used_ids
 from tests.ledgers import Books
 
 
@@ -49,10 +48,9 @@ class Office:
         return Books(self.settings)
 
     def begin(self) -> None:
-        """Forget the ledger and the key of earlier tests, and have customers get ids that history does not know."""
+        """Forget the ledger and the key of earlier tests."""
         for folder in ("erasures", "keys"):
             shutil.rmtree(self.settings.home / folder, ignore_errors=True)
-        never_used_ids(self.settings)
 
     def purge(self, **parameters: Any) -> dict[str, int]:
         """Run the flow."""

@@ -14,7 +14,7 @@ from tasks import database
 from tasks.erasures.keys import ErasureKey, hash_sql
 from tasks.erasures.ledger_file import Entry, ErasureLedger, Line, Subject
 from tasks.erasures.store import mirror, replay, void_what_came_to_nothing
-from tests.histories import add_customer, never_used_ids, writing
+from tests.histories import add_customer, writing
 
 AFTER = datetime(2026, 11, 21, 4, tzinfo=UTC)
 BEFORE = datetime(2026, 11, 19, 4, tzinfo=UTC)
@@ -24,7 +24,6 @@ KEY = ErasureKey(bytes(range(32)))
 @pytest.fixture
 def customer(kontor_settings: Settings) -> Settings:
     """A database with customer A of three contacts."""
-    never_used_ids(kontor_settings)
     with writing(kontor_settings) as connection:
         add_customer(connection, "A", contacts=3)
     return kontor_settings

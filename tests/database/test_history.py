@@ -22,7 +22,6 @@ from tasks.history.store import (
 from tests.histories import (
     add_customer,
     changes_of,
-    never_used_ids,
     new_number,
     register_file,
     said,
@@ -31,11 +30,6 @@ from tests.histories import (
     writing,
 )
 from tests.ledgers import Books, write_csv
-
-
-@pytest.fixture(autouse=True)
-def _new_people(kontor_settings: Settings) -> None:
-    never_used_ids(kontor_settings)
 
 
 def test_every_insert_update_and_delete_is_entered_with_role_actor_run_and_values(kontor_settings: Settings) -> None:

@@ -29,7 +29,6 @@ from tests.histories import (
     NOW,
     add_customer,
     changes_of,
-    never_used_ids,
     new_number,
     said,
     seal,
@@ -37,11 +36,6 @@ from tests.histories import (
     verify,
     writing,
 )
-
-
-@pytest.fixture(autouse=True)
-def _new_people(kontor_settings: Settings) -> None:
-    never_used_ids(kontor_settings)
 
 
 def test_entries_are_sealed_once_and_the_chain_verifies(kontor_settings: Settings) -> None:

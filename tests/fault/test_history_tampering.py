@@ -21,7 +21,7 @@ from tasks import database
 from tasks.errors import BadInput
 from tasks.history.chain import NO_SEAL, Seal, export_seals, find_broken_seal, import_seals, seal_root
 from tasks.history.store import Verification, erase_values, read_seals, seal_history, verify_history
-from tests.histories import NOW, add_customer, never_used_ids, seal, superuser, writing
+from tests.histories import NOW, add_customer, seal, superuser, writing
 
 # Every column of an entry, with a value that it did not have; %s is one.
 COLUMN_EDITS = {
@@ -54,7 +54,6 @@ class Past:
 @pytest.fixture
 def past(kontor_settings: Settings) -> Past:
     """A customer with three contacts and their roles, changed, partly deleted, partly erased, and sealed."""
-    never_used_ids(kontor_settings)
     with writing(kontor_settings) as connection:
         first = connection.scalar(text("select coalesce(max(entry_id), 0) from history.change_log")) or 0
         add_customer(connection, f"T{uuid4().hex[:10]}", contacts=3)
