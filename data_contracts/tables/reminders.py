@@ -65,6 +65,21 @@ reminder_decisions = Table(
     schema="ops",
 )
 
+# What the newest plan of a day left behind, for its next run to compare with. Counts and sums, nothing personal.
+reminder_plans = Table(
+    "reminder_plans",
+    metadata,
+    Column("as_of", Date, primary_key=True),
+    Column("run_id", BigInteger, ForeignKey("ops.run_ledger.run_id"), nullable=False),
+    Column("facts", Text, nullable=False),
+    Column("of_today", BigInteger, nullable=False),
+    Column("reasons", JSONB, nullable=False),
+    Column("planned_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    CheckConstraint("facts ~ '^[0-9a-f]{64}$'", name="facts"),
+    Index(None, "run_id"),
+    schema="ops",
+)
+
 reminder_holds = Table(
     "reminder_holds",
     metadata,

@@ -1,13 +1,11 @@
-"""Reads what a plan is made from: two streams by COPY, both in the order of customers, merged without keeping either.
+"""Reads what a plan is made from: three streams, each in the order of customers, merged without keeping any.
 
-The items of a million-row ledger pass through as short text rows; what repeats (days, amounts, sources) is made into a
-value once. All reads of one plan happen in one snapshot of the database.
+The driver makes values of the rows; a million items pass through in blocks. All reads of one plan happen in one
+snapshot of the database.
 """
 
 from __future__ import annotations
 
-import functools
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -22,6 +20,8 @@ from sqlalchemy import Connection, text
 from tasks.errors import Refused
 from tasks.reminders.facts import Contact, Customer, Hold, Item
 from tasks.reminders.rulebook import RuleBook
+
+_ROWS_AT_ONCE = 10_000
 
 
 @dataclass(frozen=True)
@@ -70,12 +70,30 @@ def fetch_customers(connection: Connection, scope: Scope) -> Iterator[Customer]:
     items is that of their ids.
     """
     _settle_plans(connection, scope)
-    # Two cursors on one connection cannot stream at once, so the smaller stream is kept: one row per customer.
-    sides = {int(row[0]): row for row in _copy(connection, _SIDES, scope)}
-    for organization_id, rows in groupby(_copy(connection, _ITEMS, scope), key=itemgetter(0)):
-        side = sides.get(int(organization_id))
-        if side is not None:
-            yield _customer(side, tuple(map(_item, rows)))
+    sides = _Beside(_stream(connection, "reminder_sides", _SIDES, scope))
+    people = _Beside(_stream(connection, "reminder_contacts", _CONTACTS, scope))
+    for organization_id, rows in groupby(_stream(connection, "reminder_items", _ITEMS, scope), key=itemgetter(0)):
+        for side in sides.of(organization_id):
+            contacts = tuple([_contact(row[1:]) for row in people.of(organization_id)])
+            yield _customer(side, tuple([_item(row[1:]) for row in rows]), contacts)
+
+
+class _Beside:
+    """A stream that is read along with another: both rise by their first column, and rows of nobody are passed by."""
+
+    def __init__(self, rows: Iterator[tuple[Any, ...]]) -> None:
+        self._rows = rows
+        self._next = next(rows, None)
+
+    def of(self, organization_id: int) -> list[tuple[Any, ...]]:
+        """The rows of this customer; empty where there are none."""
+        row, found = self._next, []
+        while row is not None and row[0] <= organization_id:
+            if row[0] == organization_id:
+                found.append(row)
+            row = next(self._rows, None)
+        self._next = row
+        return found
 
 
 def _settle_plans(connection: Connection, scope: Scope) -> None:
@@ -85,11 +103,13 @@ def _settle_plans(connection: Connection, scope: Scope) -> None:
     """
     connection.exec_driver_sql("set local work_mem = '128MB'")
     connection.exec_driver_sql("set local jit = off")
+    connection.exec_driver_sql("set local cursor_tuple_fraction = 1.0")
     if scope.customer_number is None:
         connection.exec_driver_sql("set local enable_nestloop = off")
 
 
-def _copy(connection: Connection, statement: str, scope: Scope) -> Iterator[tuple[Any, ...]]:
+def _stream(connection: Connection, name: str, statement: str, scope: Scope) -> Iterator[tuple[Any, ...]]:
+    """The rows of a statement, fetched by a cursor on the server: several such can be open on one connection."""
     driver = connection.connection.driver_connection
     if driver is None:
         raise Refused("The connection was closed while facts were read.", hint="Run the command again.")
@@ -102,10 +122,11 @@ def _copy(connection: Connection, statement: str, scope: Scope) -> Iterator[tupl
         "customer_number": scope.customer_number,
         "reserved_before": scope.reserved_before or scope.as_of,
     }
-    # COPY takes no parameters: the driver writes them in as literals.
-    query = sql.SQL("copy ({}) to stdout").format(sql.SQL(_with_literals(statement, values)))
-    with driver.cursor() as cursor, cursor.copy(query) as copy:
-        yield from copy.rows()
+    with driver.cursor(name=name) as cursor:
+        # Literals, because what the planner knows of the day and the bounds decides how it joins.
+        cursor.execute(_with_literals(statement, values))
+        while rows := cursor.fetchmany(_ROWS_AT_ONCE):
+            yield from rows
 
 
 def _with_literals(statement: str, values: Mapping[str, Any]) -> str:
@@ -116,33 +137,13 @@ def _with_literals(statement: str, values: Mapping[str, Any]) -> str:
 
 # --- rows into values -------------------------------------------------------------------------------------------------
 
-_day = functools.lru_cache(maxsize=100_000)(date.fromisoformat)
-_money = functools.lru_cache(maxsize=200_000)(Decimal)
+_item, _contact = Item._make, Contact._make
 
 
-def _item(row: tuple[Any, ...]) -> Item:
-    _, invoice_id, source, credit, due_on, currency, amount, disputed, level, sequence, reminded_on, unknown = row
-    if level is None:
-        return Item(int(invoice_id), source, credit == "t", _day(due_on), currency, _money(amount), disputed == "t")
-    return Item(
-        int(invoice_id),
-        source,
-        credit == "t",
-        _day(due_on),
-        currency,
-        _money(amount),
-        disputed == "t",
-        int(level),
-        int(sequence),
-        _day(reminded_on),
-        unknown == "t",
-    )
-
-
-def _customer(side: tuple[Any, ...], items: tuple[Item, ...]) -> Customer:
-    _, number, country, segment, payer_class, language, owner, contacts, holds, unmatched, mailed, waiting = side
+def _customer(side: tuple[Any, ...], items: tuple[Item, ...], contacts: tuple[Contact, ...]) -> Customer:
+    organization_id, number, country, segment, payer_class, language, owner, holds, unmatched, mailed, waiting = side
     return Customer(
-        organization_id=int(side[0]),
+        organization_id=organization_id,
         customer_number=number,
         country=country,
         segment=segment,
@@ -150,13 +151,11 @@ def _customer(side: tuple[Any, ...], items: tuple[Item, ...]) -> Customer:
         language=language,
         owner=owner,
         items=items,
-        contacts=tuple(Contact(*row) for row in json.loads(contacts)) if contacts else (),
-        holds=tuple(_hold(row) for row in json.loads(holds)) if holds else (),
-        unmatched={currency: Decimal(amount) for currency, amount in json.loads(unmatched).items()}
-        if unmatched
-        else _NONE,
-        mailed_on=tuple(map(_day, mailed.split(","))) if mailed else (),
-        waiting=_day(waiting) if waiting else None,
+        contacts=contacts,
+        holds=tuple([_hold(row) for row in holds]) if holds else (),
+        unmatched={currency: Decimal(amount) for currency, amount in unmatched.items()} if unmatched else _NONE,
+        mailed_on=tuple(mailed) if mailed else (),
+        waiting=waiting,
     )
 
 
@@ -171,51 +170,58 @@ def _hold(row: list[Any]) -> Hold:
 # --- statements -------------------------------------------------------------------------------------------------------
 
 # Refused and cancelled mail reached nobody: it does not count as a reminder, unless its reservation stands.
+#
+# Items are sorted once: the window tells whether their customer is in scope, in the order in which they come out.
 _ITEMS = """
-with open_items as materialized (
-    select i.organization_id, i.invoice_id, i.source, i.document_type, i.due_on, i.currency, i.open_amount, i.disputed
-    from crm.balances_at(%(as_of)s) i
-    where i.organization_id between %(lowest)s and %(highest)s
-      and (%(customer_number)s::text is null or i.organization_id in (
-          select organization_id from crm.organizations where customer_number = %(customer_number)s))
-), in_scope as (
-    select distinct organization_id from open_items
-    where document_type = 'invoice' and open_amount > 0 and due_on <= %(due_until)s
-), levels as (
+with levels as (
     select distinct on (r.invoice_id) r.invoice_id, m.as_of as reminded_on, r.sequence,
            array_position(array['upcoming', 'first', 'second', 'final'], r.stage) - 1 as level,
            bool_or(m.state = 'unknown') over (partition by r.invoice_id) as unknown
     from outbox.reminder_items r join outbox.reminders m on m.reminder_id = r.reminder_id
     where r.released_at is null and (%(as_it_stands)s or m.as_of < %(reserved_before)s)
+      and m.organization_id between %(lowest)s and %(highest)s
     order by r.invoice_id, array_position(array['upcoming', 'first', 'second', 'final'], r.stage) desc,
              r.sequence desc
+), items as (
+    select i.organization_id, i.invoice_id, i.source, i.document_type = 'credit_note' as is_credit, i.due_on,
+           i.currency, i.open_amount, i.disputed, coalesce(l.level, -1) as level, coalesce(l.sequence, 0) as sequence,
+           l.reminded_on, coalesce(l.unknown, false) as unknown,
+           bool_or(i.document_type = 'invoice' and i.open_amount > 0 and i.due_on <= %(due_until)s) over (
+               partition by i.organization_id order by i.invoice_id
+               rows between unbounded preceding and unbounded following) as in_scope
+    from crm.balances_at(%(as_of)s) i
+    left join levels l on l.invoice_id = i.invoice_id
+    where i.organization_id between %(lowest)s and %(highest)s
+      and (%(customer_number)s::text is null or i.organization_id in (
+          select organization_id from crm.organizations where customer_number = %(customer_number)s))
 )
-select i.organization_id, i.invoice_id, i.source, i.document_type = 'credit_note', i.due_on, i.currency,
-       i.open_amount, i.disputed, l.level, l.sequence, l.reminded_on, l.unknown
-from open_items i
-join in_scope s on s.organization_id = i.organization_id
-left join levels l on l.invoice_id = i.invoice_id
-order by i.organization_id, i.invoice_id
+select organization_id, invoice_id, source, is_credit, due_on, currency, open_amount, disputed, level, sequence,
+       reminded_on, unknown
+from items where in_scope
+order by organization_id, invoice_id
 """
 
-# A hold of the past is what stood on that day: made by then, not yet released, or a promise that had run out.
-# A run for a past day, or on a clock that went back, lets people rest from mails of later days too.
-_SIDES = """
+_CONTACTS = """
 with suppressed as (
     select distinct on (email) email, kind || ' since ' || since::date as reason
     from outbox.suppressions
     where kind <> 'soft_bounce' and (until is null or until > now())
     order by email, suppression_id
-), contacts as (
-    select c.organization_id,
-           json_agg(json_build_array(c.contact_id, coalesce(c.email, ''), coalesce(c.language, ''), r.role,
-                                     coalesce(s.reason, '')) order by c.contact_id, r.role) as contacts
-    from crm.contacts c
-    join crm.contact_roles r on r.contact_id = c.contact_id and r.valid @> %(as_of)s::date
-    left join suppressed s on s.email = lower(c.email)
-    where c.organization_id between %(lowest)s and %(highest)s
-    group by c.organization_id
-), holds as (
+)
+select c.organization_id, c.contact_id, coalesce(c.email, ''), coalesce(c.language, ''), r.role, coalesce(s.reason, '')
+from crm.contacts c
+join crm.contact_roles r on r.contact_id = c.contact_id and r.valid @> %(as_of)s::date
+left join suppressed s on s.email = lower(c.email)
+where c.organization_id between %(lowest)s and %(highest)s
+  and (%(customer_number)s::text is null or c.organization_id in (
+      select organization_id from crm.organizations where customer_number = %(customer_number)s))
+order by c.organization_id, c.contact_id, r.role
+"""
+
+# A hold of the past is what stood on that day: made by then, not yet released, or a promise that had run out.
+# A run for a past day, or on a clock that went back, lets people rest from mails of later days too.
+_SIDES = """
+with holds as (
     select h.organization_id,
            json_agg(json_build_array(h.hold_id, h.kind, h.invoice_id,
                                      case when upper_inf(h.valid) then null else upper(h.valid) - 1 end, h.reason)
@@ -233,7 +239,7 @@ with suppressed as (
     where %(as_it_stands)s and as_of = %(as_of)s and state <> 'cancelled'
 ), mailed as (
     select m.organization_id,
-           string_agg(m.as_of::text, ',' order by m.as_of desc)
+           array_agg(m.as_of order by m.as_of desc)
                filter (where m.as_of > %(as_of)s::date - 60 and m.state not in ('refused', 'bounced')) as mailed,
            min(m.as_of) filter (where %(as_it_stands)s
                and m.state in ('planned', 'held', 'approved', 'sending', 'deferred')) as waiting
@@ -243,12 +249,11 @@ with suppressed as (
 )
 select o.organization_id, o.customer_number, coalesce(o.country, ''), coalesce(o.segment, ''),
        coalesce(p.payer_class, 'unrated'), coalesce(o.language, ''), coalesce(o.owner, ''),
-       c.contacts, h.holds, u.unmatched, m.mailed, m.waiting
+       h.holds, u.unmatched, m.mailed, m.waiting
 from crm.organizations o
 left join ops.payer_class_history p
     on p.organization_id = o.organization_id and p.valid_from <= %(as_of)s
     and (p.valid_until is null or p.valid_until > %(as_of)s)
-left join contacts c on c.organization_id = o.organization_id
 left join holds h on h.organization_id = o.organization_id
 left join unmatched u on u.organization_id = o.organization_id
 left join mailed m on m.organization_id = o.organization_id
@@ -256,4 +261,5 @@ left join of_today t on t.organization_id = o.organization_id
 where o.organization_id between %(lowest)s and %(highest)s
   and (%(customer_number)s::text is null or o.customer_number = %(customer_number)s)
   and t.organization_id is null
+order by o.organization_id
 """

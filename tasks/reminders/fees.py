@@ -40,13 +40,22 @@ class Claim(NamedTuple):
 
 def find_claims(rules: RuleBook, country: str, stage: str, items: Sequence[Item], as_of: date) -> list[Claim]:
     """The claims that a letter of this stage may show beside these overdue items, fees before interest."""
-    shown = [rule for rule in _of_country(rules.fees, country) if LEVEL[stage] >= LEVEL[rule.from_stage]]
+    shown = _shown(rules, country, stage)
     fees = [rule for rule in shown if rule.kind == "fee"]
     interest = next((rule for rule in shown if rule.kind == "interest"), None)
     claims = _fees(fees, items, as_of)
     if interest is not None and interest.shown:
         claims += _interest(interest, rules.rates, items, as_of)
     return claims
+
+
+def may_claim(rules: RuleBook, country: str, stage: str) -> bool:
+    """Whether a letter of this stage to this country may show any claim at all."""
+    return bool(_shown(rules, country, stage))
+
+
+def _shown(rules: RuleBook, country: str, stage: str) -> list[FeeRule]:
+    return [rule for rule in _of_country(rules.fees, country) if LEVEL[stage] >= LEVEL[rule.from_stage]]
 
 
 def _of_country(fees: Iterable[FeeRule], country: str) -> list[FeeRule]:

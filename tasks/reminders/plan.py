@@ -21,7 +21,7 @@ that is missed until Friday 13 April sends the same first reminder then; on the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 from tasks.reminders import wording
 from tasks.reminders.calendar import Calendar
 from tasks.reminders.facts import Customer, Item
-from tasks.reminders.fees import find_claims
+from tasks.reminders.fees import find_claims, may_claim
 from tasks.reminders.routing import NoRecipient, Recipient, find_recipient
 from tasks.reminders.rulebook import Policy, Route, RuleBook, Stage
 from tasks.reminders.sorting import (
@@ -40,9 +40,7 @@ from tasks.reminders.sorting import (
     as_texts,
     broken_promise,
     customer_hold,
-    owed,
     sort_items,
-    sum_open,
 )
 from tasks.reminders.stages import Step, next_step_day
 
@@ -118,13 +116,15 @@ class Planner:
         self._policies: dict[tuple[str, str, str, str], Policy | None] = {}
         self._routes: dict[tuple[str, str, str, str], tuple[Route, ...]] = {}
         self._day_steps: dict[tuple[str, str], DaySteps] = {}
+        self._stale: dict[tuple[str, str], _No | None] = {}
+        self._claiming: dict[tuple[str, str], bool] = {}
         self._known_by_number = {policy.customer_number for policy in rules.policies}
         self._routed_by_number = {route.customer_number for route in rules.routes}
 
     def decide(self, customer: Customer) -> Decision | None:
         """The decision about this customer; None where nothing is overdue and nothing falls due for a notice."""
         policy = self._policy(customer)
-        soon = policy.due_soon_days if policy is not None else 0
+        soon = self._as_of + timedelta(days=policy.due_soon_days if policy is not None else 0)
         found = sort_items(customer, self._steps(policy, customer.country), self._as_of, soon)
         if not found.overdue and not found.steps:
             return None
@@ -176,17 +176,23 @@ class Planner:
         return None
 
     def _stale_source(self, customer: Customer) -> _No | None:
-        limit = self._rules.limit("stale_data", customer.country)
-        if limit is None:
-            return None
-        for source in dict.fromkeys(item.source for item in customer.items):
-            newest = self._fresh.get(source)
-            age = (self._as_of - newest).days if newest is not None else None
-            if age is None or age > limit.threshold:
-                told = f"is {age} days old (allowed {limit.threshold:f})" if age is not None else "never came"
-                reason = f"The newest ledger of {source} {told}; what it calls open may have been paid."
-                return _No("hold", "stale_data", reason, {"source": source, "age_days": age})
+        for source in dict.fromkeys([item.source for item in customer.items]):
+            key = (customer.country, source)
+            if key not in self._stale:
+                self._stale[key] = self._staleness(*key)
+            if self._stale[key] is not None:
+                return self._stale[key]
         return None
+
+    def _staleness(self, country: str, source: str) -> _No | None:
+        limit = self._rules.limit("stale_data", country)
+        newest = self._fresh.get(source)
+        age = (self._as_of - newest).days if newest is not None else None
+        if limit is None or (age is not None and age <= limit.threshold):
+            return None
+        told = f"is {age} days old (allowed {limit.threshold:f})" if age is not None else "never came"
+        reason = f"The newest ledger of {source} {told}; what it calls open may have been paid."
+        return _No("hold", "stale_data", reason, {"source": source, "age_days": age})
 
     def _no_step(self, customer: Customer, policy: Policy, found: Sorted) -> _No:
         if found.held and not found.waiting:
@@ -210,7 +216,7 @@ class Planner:
         self, customer: Customer, policy: Policy, found: Sorted
     ) -> tuple[list[tuple[Item, Step]], _No | None]:
         """The steps in currencies in which something worth a mail is left, and why there are none, if so."""
-        due = owed(found)
+        due = found.owed
         refused: list[_No] = []
         kept: set[str] = set()
         for currency in sorted(due):
@@ -219,6 +225,8 @@ class Planner:
                 kept.add(currency)
             else:
                 refused.append(no)
+        if not refused:
+            return found.steps, None
         steps = [pair for pair in found.steps if pair[0].currency in kept]
         if steps:
             return steps, None
@@ -245,8 +253,8 @@ class Planner:
 
     def _untimely(self, customer: Customer, policy: Policy, steps: list[tuple[Item, Step]]) -> _No | None:
         as_of, calendar = self._as_of, self._calendar
-        late = max(((as_of - item.due_on).days for item, step in steps if step.rule.stage != "upcoming"), default=None)
-        if late is not None and late <= policy.grace_days:
+        oldest = min([item.due_on for item, step in steps if step.rule.stage != "upcoming"], default=None)
+        if oldest is not None and (late := (as_of - oldest).days) <= policy.grace_days:
             reason = f"{late} days overdue at most; rule {policy.rule_id} grants {policy.grace_days}."
             return _No("nothing", "within_grace", reason)
         if not calendar.is_working_day(customer.country, as_of):
@@ -275,8 +283,9 @@ class Planner:
     # --- decisions ----------------------------------------------------------------------------------------------------
 
     def _remind(self, customer: Customer, policy: Policy, found: Sorted, steps: list[tuple[Item, Step]]) -> Decision:
-        steps = sorted(steps, key=lambda pair: (pair[0].due_on, pair[0].invoice_id))
-        rule, sequence = max((step for _, step in steps), key=lambda step: (step.rule.level, step.sequence))
+        if len(steps) > 1:
+            steps = sorted(steps, key=_by_due_date)
+        rule, sequence = _highest(steps)
         recipient = find_recipient(customer.contacts, self._routes_for(customer, rule.stage))
         if isinstance(recipient, NoRecipient):
             return self._nothing(customer, found, policy, _No("task", recipient.code, recipient.reason))
@@ -285,7 +294,7 @@ class Planner:
             decision="remind",
             reason_code=rule.stage,
             reason=self._why(customer, found, steps, rule, sequence),
-            invoice_ids=tuple(item.invoice_id for item, _ in steps),
+            invoice_ids=tuple([item.invoice_id for item, _ in steps]),
             figures=self._figures(customer, found, steps, policy) | self._claims(customer, found, steps, rule),
             rule_id=rule.rule_id,
             rule_version=rule.version,
@@ -296,7 +305,10 @@ class Planner:
             recipient_reason=recipient.reason,
             language=_language(recipient, customer, policy),
             reserved=tuple(
-                Reserved(i.invoice_id, s.rule.stage, s.sequence, i.currency, i.open_amount, i.due_on) for i, s in steps
+                [
+                    Reserved(i.invoice_id, s.rule.stage, s.sequence, i.currency, i.open_amount, i.due_on)
+                    for i, s in steps
+                ]
             ),
             template=rule.template,
             cc=_carbon_copy(rule.cc, customer.owner),
@@ -314,14 +326,17 @@ class Planner:
 
     def _claims(self, customer: Customer, found: Sorted, steps: list[tuple[Item, Step]], rule: Stage) -> dict[str, Any]:
         """What the law lets us claim beside the sums, where it may be shown at this stage."""
-        if not self._rules.fees or rule.stage == "upcoming":
+        key = (customer.country, rule.stage)
+        if key not in self._claiming:
+            self._claiming[key] = rule.stage != "upcoming" and may_claim(self._rules, *key)
+        if not self._claiming[key]:
             return {}
         overdue = [item for item, _ in steps] + found.waiting
         claims = find_claims(self._rules, customer.country, rule.stage, overdue, self._as_of)
         return {"claims": [claim._asdict() | {"amount": f"{claim.amount:f}"} for claim in claims]} if claims else {}
 
     def _nothing(self, customer: Customer, found: Sorted, policy: Policy | None, no: _No) -> Decision:
-        ids = sorted(item.invoice_id for item in found.overdue)
+        ids = sorted([item.invoice_id for item in found.overdue])
         return Decision(
             organization_id=customer.organization_id,
             decision=no.decision,
@@ -340,7 +355,7 @@ class Planner:
         due: dict[str, Decimal] = {}
         for item, _ in steps:
             due[item.currency] = due.get(item.currency, ZERO) + item.open_amount
-        days = max((self._as_of - item.due_on).days for item, _ in steps)
+        days = (self._as_of - steps[0][0].due_on).days  # steps come by due date
         when = f", overdue by up to {days} days" if days > 0 else ""
         words = [f"{wording.tone(rule.stage, sequence)} for {wording.items(len(steps))}, {wording.sums(due)}{when}."]
         if found.waiting:
@@ -349,17 +364,16 @@ class Planner:
             words.append(f"Open credits of {wording.sums(found.credits)} are shown and taken off.")
         if found.held:
             words.append(f"Left out: {wording.items(len(found.held))} held back.")
-        broken = broken_promise(customer, self._as_of)
-        if broken is not None:
+        if customer.holds and (broken := broken_promise(customer, self._as_of)) is not None:
             words.append(f"A promise to pay by {broken} was not kept.")
         return " ".join(words)
 
     def _figures(
-        self, customer: Customer, found: Sorted, steps: Iterable[tuple[Item, Step]], policy: Policy | None
+        self, customer: Customer, found: Sorted, steps: Sequence[tuple[Item, Step]], policy: Policy | None
     ) -> dict[str, Any]:
-        figures: dict[str, Any] = {"overdue": as_texts(sum_open(found.overdue))}
+        figures: dict[str, Any] = {"overdue": as_texts(found.overdue_sums)}
         if found.overdue:
-            figures["days_overdue"] = (self._as_of - min(item.due_on for item in found.overdue)).days
+            figures["days_overdue"] = (self._as_of - min([item.due_on for item in found.overdue])).days
         if found.credits:
             figures["credits"], figures["credit_ids"] = as_texts(found.credits), sorted(found.credit_ids)
         if customer.unmatched:
@@ -367,14 +381,29 @@ class Planner:
         if found.held:
             figures["held_ids"] = sorted(item.invoice_id for item, _, _ in found.held)
         if steps:
-            taken = {item.invoice_id for item, _ in steps}
-            rest = [item for item, _ in found.steps if item.invoice_id not in taken]
-            figures["also_open"] = sorted(item.invoice_id for item in [*found.waiting, *rest])
-            figures["due_soon"] = sorted(item.invoice_id for item in found.due_soon)
+            also = [item.invoice_id for item in found.waiting]
+            if len(steps) < len(found.steps):
+                taken = {item.invoice_id for item, _ in steps}
+                also += [item.invoice_id for item, _ in found.steps if item.invoice_id not in taken]
+            figures["also_open"] = sorted(also)
+            figures["due_soon"] = sorted([item.invoice_id for item in found.due_soon])
             figures["policy"] = policy.rule_id if policy is not None else None
         if customer.holds and (broken := broken_promise(customer, self._as_of)) is not None:
             figures["broken_promise"] = str(broken)
         return figures
+
+
+def _by_due_date(step: tuple[Item, Step]) -> tuple[date, int]:
+    return step[0].due_on, step[0].invoice_id
+
+
+def _highest(steps: Sequence[tuple[Item, Step]]) -> Step:
+    """The step that sets the tone: of the highest stage, of that the latest repeat."""
+    best = steps[0][1]
+    for _, step in steps:
+        if step.rule is not best.rule or step.sequence != best.sequence:
+            best = max(best, step, key=lambda one: (one.rule.level, one.sequence))
+    return best
 
 
 def _language(recipient: Recipient, customer: Customer, policy: Policy) -> str:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -17,10 +16,12 @@ from tasks.database import engine_for
 from tasks.errors import Refused, UsageError
 from tasks.ledger import Run
 from tasks.reminders.brake import check_brake
+from tasks.reminders.day_state_store import DayState, fetch_state, fetch_unchanged, keep_state
+from tasks.reminders.drafts import DraftPlan
 from tasks.reminders.parameters import ReminderParameters
-from tasks.reminders.plan import Decision
-from tasks.reminders.plan_store import fetch_earlier_runs, save_plan
-from tasks.reminders.planning_store import decide_day
+from tasks.reminders.plan_store import COUNTS, fetch_earlier_runs, save_plan
+from tasks.reminders.planning_store import draft_day
+from tasks.reminders.rules_store import fetch_rulebook
 from tasks.steps import READ_STEP, WRITE_STEP, current_actor, log_event, open_run, publish_summary, step
 
 
@@ -71,24 +72,46 @@ def plan_and_reserve(run: ReminderRun) -> Planned:
     """Decide about every customer and, unless it is a dry run, keep decisions and reservations in one transaction.
 
     Facts are read in one snapshot; what changes after it is caught at the gate, before a mail leaves. Killed before the
-    commit nothing is left; killed after it, the next run of the day finds the mails planned and plans none again.
+    commit nothing is left; killed after it, the next run of the day finds the mails planned and plans none again. Where
+    nothing has changed since the day was planned, what was decided stands and is not decided again.
     """
-    day = run.run.as_of
-    decisions, rules = decide_day(run.engine, day)
-    reminding = sum(decision.decision == "remind" for decision in decisions)
-    with run.engine.begin() as connection:
-        brake = check_brake(rules, reminding, fetch_earlier_runs(connection, rules, day))
-        written = {} if run.run.dry_run else save_plan(connection, run.run.run_id, day, decisions, brake=brake)
-    planned = _planned(decisions, written, brake)
-    log_event("reminders_planned", run_id=run.run.run_id, as_of=day, **planned.decisions, **planned.written)
+    with run.engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection, connection.begin():
+        state = fetch_state(connection, run.run.as_of)
+        standing = fetch_unchanged(connection, run.run.as_of, state)
+        draft = draft_day(connection, run.run.as_of, run.settings) if standing is None else DraftPlan(reasons=standing)
+    brake, written = _keep(run, draft, state) if standing is None else (None, dict.fromkeys(COUNTS, 0))
+    planned = _planned(draft.reasons, {} if run.run.dry_run else written, brake)
+    log_event(
+        "reminders_planned",
+        run_id=run.run.run_id,
+        as_of=run.run.as_of,
+        facts="changed" if standing is None else "unchanged",
+        **planned.decisions,
+        **planned.written,
+    )
     run.run.note({**planned.decisions, **planned.written})
     return planned
 
 
-def _planned(decisions: Sequence[Decision], written: Mapping[str, int], brake: str | None) -> Planned:
-    kinds = Counter(decision.decision for decision in decisions)
-    reasons = Counter((decision.decision, decision.reason_code) for decision in decisions)
-    return Planned({kind: kinds[kind] for kind in ("remind", "nothing", "hold", "task")}, reasons, written, brake)
+def _keep(run: ReminderRun, draft: DraftPlan, state: DayState) -> tuple[str | None, dict[str, int]]:
+    """Why the brake stops this run, if it does, and what was written; nothing is in a dry run."""
+    run_id, day = run.run.run_id, run.run.as_of
+    reminding = sum(count for (kind, _), count in draft.reasons.items() if kind == "remind")
+    with run.engine.begin() as connection:
+        rules = fetch_rulebook(connection, day)
+        brake = check_brake(rules, reminding, fetch_earlier_runs(connection, rules, day))
+        if run.run.dry_run:
+            return brake, {}
+        written = save_plan(connection, run_id, day, draft, brake=brake)
+        keep_state(connection, run_id, day, state, draft.reasons)
+    return brake, written
+
+
+def _planned(reasons: Mapping[tuple[str, str], int], written: Mapping[str, int], brake: str | None) -> Planned:
+    kinds = dict.fromkeys(("remind", "nothing", "hold", "task"), 0)
+    for (kind, _), count in reasons.items():
+        kinds[kind] += count
+    return Planned(kinds, reasons, written, brake)
 
 
 @step(READ_STEP)

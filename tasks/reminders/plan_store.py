@@ -6,22 +6,21 @@ the database refuse the whole transaction: no run can talk itself past it.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from datetime import date, timedelta
 
 from psycopg.copy import QueuedLibpqWriter
 from sqlalchemy import Connection, text
 
 from tasks.errors import Refused
-from tasks.reminders.plan import Decision
+from tasks.reminders.drafts import DraftPlan
 from tasks.reminders.rulebook import RuleBook
 
-_ROWS_A_BLOCK = 5_000
+COUNTS = ("decided", "recorded", "planned", "reserved", "tasks_opened", "tasks_closed")
 
 
 def save_plan(
-    connection: Connection, run_id: int, as_of: date, decisions: Sequence[Decision], *, brake: str | None = None
+    connection: Connection, run_id: int, as_of: date, draft: DraftPlan, *, brake: str | None = None
 ) -> dict[str, int]:
     """Keep the decisions of a day and reserve what they remind of; return the counts of rows written by kind.
 
@@ -32,8 +31,8 @@ def save_plan(
     # Tables that were empty a moment ago look small to the planner; row by row would be slow beyond thousands.
     connection.exec_driver_sql("set local enable_nestloop = off")
     connection.execute(text(_WORK_TABLES))
-    _copy(connection, "planned_decision", _decision_lines(decisions))
-    _copy(connection, "planned_item", _item_lines(decisions))
+    _copy(connection, f"planned_decision ({_DECISION_COLUMNS})", draft.decisions)
+    _copy(connection, "planned_item", draft.items)
     connection.execute(text("analyze planned_decision"))
     given = {"run_id": run_id, "as_of": as_of, "brake": brake}
     recorded = connection.execute(text(_RECORD), given).rowcount
@@ -43,14 +42,8 @@ def save_plan(
     closed = connection.execute(text(_CLOSE_TASKS), given).rowcount
     connection.execute(text("drop table planned_decision, planned_item"))
     connection.exec_driver_sql("set local enable_nestloop = on")
-    return {
-        "decided": len(decisions),
-        "recorded": recorded,
-        "planned": planned,
-        "reserved": reserved,
-        "tasks_opened": opened,
-        "tasks_closed": closed,
-    }
+    counts = draft.reasons.total(), recorded, planned, reserved, opened, closed
+    return dict(zip(COUNTS, counts, strict=True))
 
 
 def fetch_earlier_runs(connection: Connection, rules: RuleBook, as_of: date) -> list[int]:
@@ -64,71 +57,27 @@ def fetch_earlier_runs(connection: Connection, rules: RuleBook, as_of: date) -> 
     return [int(count) for count in rows]
 
 
-# --- values into rows -------------------------------------------------------------------------------------------------
-
-
-def _copy(connection: Connection, table: str, lines: Iterable[str]) -> None:
+def _copy(connection: Connection, table: str, blocks: Iterable[bytes]) -> None:
     driver = connection.connection.driver_connection
     if driver is None:
         raise Refused("The connection was closed while a plan was being kept.", hint="Run the command again.")
-    block: list[str] = []
     with driver.cursor() as cursor, cursor.copy(f"copy {table} from stdin", writer=QueuedLibpqWriter(cursor)) as copy:
-        for line in lines:
-            block.append(line)
-            if len(block) == _ROWS_A_BLOCK:
-                copy.write("".join(block))
-                block.clear()
-        copy.write("".join(block))
-
-
-_ESCAPED = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
-
-
-def _cell(value: object) -> str:
-    """A value as COPY's text format writes it."""
-    return "\\N" if value is None else str(value).translate(_ESCAPED)
-
-
-def _decision_lines(decisions: Iterable[Decision]) -> Iterator[str]:
-    for place, d in enumerate(decisions):
-        cells = (
-            place,
-            d.organization_id,
-            d.decision,
-            d.stage,
-            d.sequence,
-            d.reason,
-            d.reason_code,
-            d.contact_id,
-            d.recipient_email,
-            d.recipient_reason,
-            d.language,
-            "{" + ",".join(map(str, d.invoice_ids)) + "}",
-            d.rule_id,
-            d.rule_version,
-            json.dumps(d.figures, ensure_ascii=False),
-            d.template,
-            d.cc,
-            d.attachment,
-            d.needs_approval,
-            d.owner or None,
-        )
-        yield "\t".join(map(_cell, cells)) + "\n"
-
-
-def _item_lines(decisions: Iterable[Decision]) -> Iterator[str]:
-    for d in decisions:
-        for item in d.reserved:
-            yield "\t".join(map(_cell, (d.organization_id, *item))) + "\n"
+        for block in blocks:
+            copy.write(block)
 
 
 # --- statements -------------------------------------------------------------------------------------------------------
 
+_DECISION_COLUMNS = (
+    "organization_id, decision, stage, sequence, reason, reason_code, contact_id, recipient_email, recipient_reason,"
+    " language, invoice_ids, rule_id, rule_version, figures, template, cc, attachment, needs_approval, owner"
+)
 _WORK_TABLES = """
 create temporary table planned_decision (
-    place integer, organization_id bigint, decision text, stage text, sequence integer, reason text, reason_code text,
-    contact_id bigint, recipient_email text, recipient_reason text, language text, invoice_ids bigint[], rule_id text,
-    rule_version integer, figures jsonb, template text, cc text, attachment text, needs_approval boolean, owner text
+    place integer generated always as identity, organization_id bigint, decision text, stage text, sequence integer,
+    reason text, reason_code text, contact_id bigint, recipient_email text, recipient_reason text, language text,
+    invoice_ids bigint[], rule_id text, rule_version integer, figures jsonb, template text, cc text, attachment text,
+    needs_approval boolean, owner text
 ) on commit drop;
 create temporary table planned_item (
     organization_id bigint, invoice_id bigint, stage text, sequence integer, currency text, open_amount numeric,

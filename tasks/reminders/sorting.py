@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import date, timedelta
+from datetime import date
 from decimal import Decimal
 from typing import NamedTuple
 
@@ -19,7 +19,11 @@ GRAVITY = ("legal_hold", "do_not_remind", "unmatched_money", "promise_to_pay", "
 
 
 class Sorted(NamedTuple):
-    """Items by what they are; ``credits`` are sums per currency, positive. ``waiting`` is overdue with no step due."""
+    """Items by what they are; ``waiting`` is overdue with no step due.
+
+    Sums per currency, which are never added together: ``credits`` positive, ``owed`` what is due of every overdue item
+    that nothing holds back and of what is noticed beforehand, ``overdue_sums`` of all that is overdue.
+    """
 
     overdue: list[Item]
     steps: list[tuple[Item, Step]]
@@ -28,6 +32,8 @@ class Sorted(NamedTuple):
     due_soon: list[Item]
     credits: dict[str, Decimal]
     credit_ids: list[int]
+    owed: dict[str, Decimal]
+    overdue_sums: dict[str, Decimal]
 
 
 class DaySteps:
@@ -40,43 +46,55 @@ class DaySteps:
     def __init__(self, ladder: Sequence[Stage], calendar: Calendar, country: str, as_of: date) -> None:
         self._ladder, self._calendar, self._country, self._as_of = ladder, calendar, country, as_of
         self._known: dict[tuple[date, int, int, date | None], Step | None] = {}
+        self._untouched: dict[date, Step | None] = {}
 
     def of(self, item: Item) -> Step | None:
         """The step that this item is due for; None where there is none today."""
+        if item.level < 0:  # nothing was said of it yet: its due date alone decides, and most items are such
+            due_on = item.due_on
+            if due_on not in self._untouched:
+                self._untouched[due_on] = self._find(item)
+            return self._untouched[due_on]
         key = (item.due_on, item.level, item.sequence, item.reminded_on)
-        try:
-            return self._known[key]
-        except KeyError:
-            late = self._calendar.next_working_day(self._country, item.due_on) < self._as_of
-            step = find_step(self._calendar, self._country, self._ladder, item, self._as_of, late)
-            self._known[key] = step
-            return step
+        if key not in self._known:
+            self._known[key] = self._find(item)
+        return self._known[key]
+
+    def _find(self, item: Item) -> Step | None:
+        late = self._calendar.next_working_day(self._country, item.due_on) < self._as_of
+        return find_step(self._calendar, self._country, self._ladder, item, self._as_of, late)
 
 
-def sort_items(customer: Customer, steps: DaySteps, as_of: date, due_soon_days: int) -> Sorted:
-    """Every item of the customer in its place; an item held back is in ``held`` and in no other but ``overdue``."""
-    found = Sorted([], [], [], [], [], {}, [])
-    soon = as_of + timedelta(days=due_soon_days)
-    holds = _item_holds(customer.holds, as_of) if customer.holds else None
+def sort_items(customer: Customer, steps: DaySteps, as_of: date, soon: date) -> Sorted:
+    """Every item of the customer in its place; an item held back is in ``held`` and in no other but ``overdue``.
+
+    ``soon`` is the last day that counts as falling due soon. A million items pass here: sums are made on the way.
+    """
+    found = Sorted([], [], [], [], [], {}, [], {}, {})
+    overdue, taken, waiting, owed, sums = found.overdue, found.steps, found.waiting, found.owed, found.overdue_sums
+    holds = _item_holds(customer.holds, as_of) if customer.holds else {}
     for item in customer.items:
-        if item.is_credit or item.open_amount <= 0:
+        _, _, is_credit, due_on, currency, amount, disputed, _, _, _, unknown = item
+        if is_credit or amount <= ZERO:
             _add_credit(found, item)
             continue
-        overdue = item.due_on < as_of
-        if overdue:
-            found.overdue.append(item)
-        if item.disputed or item.unknown or holds:
-            held = _held(item, holds or {})
-            if held is not None:
-                found.held.append(held)
-                continue
+        late = due_on < as_of
+        if late:
+            overdue.append(item)
+            sums[currency] = sums.get(currency, ZERO) + amount
+        if (disputed or unknown or holds) and (held := _held(item, holds)) is not None:
+            found.held.append(held)
+            continue
         step = steps.of(item)
         if step is not None:
-            found.steps.append((item, step))
-        elif overdue:
-            found.waiting.append(item)
-        elif item.due_on <= soon:
-            found.due_soon.append(item)
+            taken.append((item, step))
+        elif late:
+            waiting.append(item)
+        else:
+            if due_on <= soon:
+                found.due_soon.append(item)
+            continue
+        owed[currency] = owed.get(currency, ZERO) + amount
     return found
 
 
@@ -125,19 +143,8 @@ def broken_promise(customer: Customer, as_of: date) -> date | None:
     )  # fmt: skip
 
 
-def owed(found: Sorted) -> dict[str, Decimal]:
-    """What is due per currency: every overdue item that nothing holds back, and what is noticed beforehand."""
-    return sum_open([item for item, _ in found.steps] + found.waiting)
-
-
-def sum_open(items: Iterable[Item]) -> dict[str, Decimal]:
-    """What is left to pay per currency; currencies are never added together."""
-    sums: dict[str, Decimal] = {}
-    for item in items:
-        sums[item.currency] = sums.get(item.currency, ZERO) + item.open_amount
-    return sums
-
-
 def as_texts(amounts: Mapping[str, Decimal]) -> dict[str, str]:
     """Sums as JSON keeps them exactly: text, by currency."""
+    if len(amounts) == 1:
+        return {currency: wording.digits(currency, amount) for currency, amount in amounts.items()}
     return {currency: wording.digits(currency, amounts[currency]) for currency in sorted(amounts)}

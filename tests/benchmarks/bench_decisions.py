@@ -16,10 +16,13 @@ from typing import TypeVar
 
 from sqlalchemy import Connection, Engine, text
 
+from configs.settings import Settings
 from tasks import ledger
 from tasks.database import OWNER, engine_for
+from tasks.reminders.day_state_store import DayState, fetch_state, fetch_unchanged, keep_state
+from tasks.reminders.drafts import DraftPlan
 from tasks.reminders.plan_store import save_plan
-from tasks.reminders.planning_store import decide_day
+from tasks.reminders.planning_store import draft_day
 from tests.benchmarks.working import own_server
 
 CUSTOMERS = 300_000
@@ -97,14 +100,27 @@ def _select(engine: Engine) -> int:
         return len(connection.execute(text(_SELECTION), {"day": DAY}).all())
 
 
-def _keep_day(engine: Engine, label: str) -> dict[str, int]:
-    decisions, _ = timed(f"{label}: facts read and decided", lambda: decide_day(engine, DAY))
-    print("   ", dict(Counter(f"{d.decision} {d.reason_code}" for d in decisions)), flush=True)
+def _keep_day(engine: Engine, settings: Settings, label: str, *, helper: bool = True) -> dict[str, int]:
+    """Plan and keep the day as the flow does; a day whose facts are unchanged is not decided again."""
+
+    def decide() -> tuple[DayState, DraftPlan | None]:
+        with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection, connection.begin():
+            state = timed("    what the facts come to", lambda: fetch_state(connection, DAY))
+            if fetch_unchanged(connection, DAY, state) is not None:
+                return state, None
+            return state, draft_day(connection, DAY, settings, worth_a_helper=0 if helper else 2**62)
+
+    state, draft = timed(f"{label}: facts read and decided", decide)
+    if draft is None:
+        return {}
+    print("   ", dict(Counter(draft.reasons)), flush=True)
     with ledger.open_run(engine, "bench", as_of=DAY, dry_run=False, prefect_run_id=None, actor="bench") as run:
 
         def keep() -> dict[str, int]:
             with engine.begin() as connection:
-                return save_plan(connection, run.run_id, DAY, decisions)
+                written = save_plan(connection, run.run_id, DAY, draft)
+                keep_state(connection, run.run_id, DAY, state, draft.reasons)
+                return written
 
         return timed(f"{label}: kept with reservations", keep)
 
@@ -119,8 +135,8 @@ def main() -> None:
             connection.exec_driver_sql("vacuum analyze")
         engine = engine_for(settings)
         print(f"    {timed('the bare selection of overdue items', lambda: _select(engine)):,} items")
-        print("   ", _keep_day(engine, "the day"))
-        print("   ", _keep_day(engine, "the same day again"))
+        print("   ", _keep_day(engine, settings, "the day"))
+        print("   ", _keep_day(engine, settings, "the same day again"))
 
 
 if __name__ == "__main__":

@@ -474,6 +474,20 @@ def _create_decisions() -> None:
     )
     op.create_index(op.f("reminder_decisions_run_id_idx"), "reminder_decisions", ["run_id"], unique=False, schema="ops")
     op.create_table(
+        "reminder_plans",
+        sa.Column("as_of", sa.Date(), nullable=False),
+        sa.Column("run_id", sa.BigInteger(), nullable=False),
+        sa.Column("facts", sa.Text(), nullable=False),
+        sa.Column("of_today", sa.BigInteger(), nullable=False),
+        sa.Column("reasons", postgresql.JSONB(), nullable=False),
+        sa.Column("planned_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.CheckConstraint("facts ~ '^[0-9a-f]{64}$'", name=op.f("reminder_plans_facts_check")),
+        sa.ForeignKeyConstraint(["run_id"], ["ops.run_ledger.run_id"], name=op.f("reminder_plans_run_id_fkey")),
+        sa.PrimaryKeyConstraint("as_of", name=op.f("reminder_plans_pkey")),
+        schema="ops",
+    )
+    op.create_index(op.f("reminder_plans_run_id_idx"), "reminder_plans", ["run_id"], unique=False, schema="ops")
+    op.create_table(
         "reminder_tasks",
         sa.Column("task_id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
         sa.Column("organization_id", sa.BigInteger(), nullable=True),
@@ -787,6 +801,7 @@ _GRANTS = (
     # Decisions and deliveries are only ever added to.
     *(f"grant select, insert, maintain on ops.{name} to kontor_flows" for name in _DECIDED),
     *(f"grant select, insert, maintain on outbox.{name} to kontor_flows" for name in _OUTBOX),
+    "grant select, insert, update, maintain on ops.reminder_plans to kontor_flows",
     "grant update (released_at, released_by, release_reason) on ops.reminder_holds to kontor_flows",
     "grant update (details, closed_at, closed_by, close_reason) on ops.reminder_tasks to kontor_flows",
     f"grant update ({_MAY_CHANGE}) on outbox.reminders to kontor_flows",

@@ -14,9 +14,10 @@ from sqlalchemy.exc import IntegrityError
 
 from configs.settings import Settings
 from tasks import ledger
+from tasks.reminders.drafts import DraftPlan
 from tasks.reminders.holds_store import NewHold, insert_hold, release_hold
 from tasks.reminders.plan_store import save_plan
-from tasks.reminders.planning_store import decide_day
+from tasks.reminders.planning_store import draft_day
 from tasks.reminders.preview_store import explain, preview
 from tests.ledgers import TODAY, Books, item, write_csv
 
@@ -51,9 +52,15 @@ def run_on(books: Books, day: date, brake: str | None = None) -> dict[str, int]:
     with ledger.open_run(
         books.engine, "overdue_reminders", as_of=day, dry_run=False, prefect_run_id=None, actor="test"
     ) as run:
-        decisions, _ = decide_day(books.engine, day)
+        draft = draft_of(books, day)
         with books.engine.begin() as connection:
-            return save_plan(connection, run.run_id, day, decisions, brake=brake)
+            return save_plan(connection, run.run_id, day, draft, brake=brake)
+
+
+def draft_of(books: Books, day: date, **worth: int) -> DraftPlan:
+    """What would be decided on a day, as a run reads it."""
+    with books.engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection, connection.begin():
+        return draft_day(connection, day, books.settings, **worth)
 
 
 def kept(books: Books) -> dict[str, list[dict[str, Any]]]:
@@ -169,7 +176,7 @@ def test_the_database_refuses_a_stage_that_was_reserved(books: Books) -> None:
     with ledger.open_run(
         books.engine, "overdue_reminders", as_of=DAY, dry_run=False, prefect_run_id=None, actor="test"
     ) as run:
-        old, _ = decide_day(books.engine, DAY)
+        old = draft_of(books, DAY)
         with books.engine.begin() as connection:
             save_plan(connection, run.run_id, DAY, old)
         before = kept(books)
@@ -181,7 +188,7 @@ def test_the_database_refuses_a_stage_that_was_reserved(books: Books) -> None:
 
 def test_of_two_plans_at_once_one_is_kept(books: Books) -> None:
     """The second waits for the first to commit and is then refused as a whole: every mail and step stands once."""
-    plan, _ = decide_day(books.engine, DAY)
+    plan = draft_of(books, DAY)
 
     def late(run_id: int) -> str:
         try:
