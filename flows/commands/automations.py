@@ -92,9 +92,12 @@ async def ensure_automations(client: Any, followers: Sequence[tuple[str, str, UU
 
     One of ours that is wanted no longer is removed.
     """
+    from prefect.client.schemas.sorting import AutomationSort
+
     wanted_now = (heartbeat_lost(), *(files_taken_in(*follower) for follower in followers))
     names = {wanted.name for wanted in wanted_now}
-    for standing in await client.read_automations():
+    # Every option is given: the server takes no null for those that are left out.
+    for standing in await client.read_automations(sort=AutomationSort.NAME_ASC, limit=200):
         if standing.name.startswith(_OURS) and standing.name not in names:
             await client.delete_automation(standing.id)
     for wanted in wanted_now:

@@ -30,6 +30,7 @@ _LOOK_SECONDS = 1.0
 _SERVERS_EVERY = 5  # looks
 _DEAD_MAN_EVERY = 60
 _READY_SECONDS = 120.0
+_NEXT_RUNS = 6
 
 
 def up(
@@ -300,7 +301,24 @@ def picture(settings: Settings, supervisor: Supervisor) -> RenderableType:
     for line in _status_lines(settings):
         dot = Text.assemble(("● ", COLOURS.get(str(line["colour"]), "")), str(line["area"]))
         areas.add_row(dot, str(line["headline"]), str(line["next_command"] or ""))
-    return Group(Text(""), stands, Text(""), areas)
+    due = Table(box=None, pad_edge=False)
+    for heading in ("next run", "flow"):
+        due.add_column(heading)
+    for moment, flow in _next_runs(settings, datetime.now(UTC)):
+        due.add_row(moment, flow)
+    return Group(Text(""), stands, Text(""), areas, Text(""), due)
+
+
+def _next_runs(settings: Settings, now: datetime) -> list[tuple[str, str]]:
+    """The next runs by the deployments' schedules, as weekday and time in the business time zone."""
+    from zoneinfo import ZoneInfo
+
+    from flows.commands.deploying import DEPLOYMENTS
+    from tasks.watch.schedules import next_runs, read_schedules
+
+    zone = ZoneInfo(settings.business_timezone)
+    found = next_runs(read_schedules(DEPLOYMENTS.read_text("utf-8")), zone, now, _NEXT_RUNS)
+    return [(f"{due.astimezone(zone):%a %H:%M}", flow) for due, flow in found]
 
 
 def _status_lines(settings: Settings) -> list[Mapping[str, object]]:

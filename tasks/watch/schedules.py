@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -38,6 +38,13 @@ def read_schedules(document: str) -> list[Scheduled]:
 
 def _tier(tags: list[str]) -> int:
     return next((int(tag.removeprefix("tier:")) for tag in tags if tag.startswith("tier:")), 3)
+
+
+def next_runs(schedules: Sequence[Scheduled], zone: ZoneInfo, now: datetime, most: int) -> list[tuple[datetime, str]]:
+    """The instants in UTC at which flows are due next, within a week, each schedule once, soonest first."""
+    week = now + timedelta(days=7)
+    found = ((next(_due(one.cron, zone, now, week), None), one.flow) for one in schedules)
+    return sorted((due, flow) for due, flow in found if due is not None)[:most]
 
 
 def time_limits(document: str) -> dict[str, timedelta]:

@@ -30,6 +30,7 @@ from tasks.standing import find_supervisor
 from tests.ledgers import item, write_csv
 
 KONTOR = [sys.executable, "-m", "flows.cli"]
+FOLLOWED = ("payment_sync", "customer_import")
 
 
 def _run(home: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
@@ -88,7 +89,8 @@ def test_up_takes_in_what_arrives_whatever_is_killed_and_goes(home: Path, tmp_pa
     supervisor = find_supervisor(home)
     assert supervisor is not None
 
-    assert [automation["name"] for automation in _ask(home, "automations/filter")] == [HEARTBEAT_LOST]
+    automations = {automation["name"] for automation in _ask(home, "automations/filter")}
+    assert automations == {HEARTBEAT_LOST, *(f"kontor: data_quality after {flow}" for flow in FOLLOWED)}
     scheduled = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
     _until("the scheduler's plan", lambda: _ask(home, "flow_runs/count", **scheduled) >= 10)
 

@@ -171,3 +171,32 @@ def _under_way(home: Path, books: Books) -> list[str]:
     busy = {"flow_runs": {"state": {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}}}}
     theirs = [run["name"] for run in _ask(home, "flow_runs/filter", limit=50, **busy)]
     return [row["flow"] for row in rows] + [name for name in theirs if "run_watch" not in name]
+
+
+def test_what_came_in_starts_what_follows_and_a_cancelled_backfill_is_over(home: Path, real_data: Path) -> None:
+    """Files taken in start data_quality by an event; a backfill cancelled in Prefect is cancelled and stays so."""
+    receivables, books = real_data / "receivables", Books(Settings(home=home))
+    assert _run(home, "up", "--detach", **TOLD).returncode == 0
+    shutil.copy(receivables / "customers.xlsx", home / "inbox" / "organizations_2012-01-01.xlsx")
+    _until("the checks that follow", lambda: _states(books, "data_quality"), 240)
+    assert _states(books, "customer_import")[0] == "done"
+
+    _archive(home, sorted((receivables / "weekly-2012").glob("*.xlsx")))
+    _start(home, "backfill", **YEAR)
+    _until("the first window", lambda: _windows(books).get("done", 0) >= 1, 240)
+    [run] = [row["id"] for row in books.read(_DRIVER)]
+    _ask(home, f"flow_runs/{run}/set_state", state={"type": "CANCELLING"}, force=False)
+    _until("the end of the backfill", lambda: books.read("select state from ops.backfills") == [{"state": "cancelled"}])
+    assert _windows(books).get("running", 0) == 0
+    for _ in range(2):
+        _run(home, "run", "run_watch", **TOLD)
+    assert _states(books, "backfill") == ["abandoned"]
+    assert books.read("select state from ops.backfills") == [{"state": "cancelled"}]
+
+
+_DRIVER = "select prefect_run_id::text as id from ops.run_ledger where flow = 'backfill'"
+
+
+def _states(books: Books, flow: str) -> list[str]:
+    rows = books.read("select state from ops.run_ledger where flow = :flow order by run_id", flow=flow)
+    return [row["state"] for row in rows]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from configs.settings import PROJECT_ROOT
 from tasks.watch.judging import RunFact, find_alarms, watcher_is_silent
-from tasks.watch.schedules import Scheduled, due_times, read_schedules
+from tasks.watch.schedules import Scheduled, due_times, next_runs, read_schedules
 
 SOFIA = ZoneInfo("Europe/Sofia")
 HOURLY = Scheduled("payment_sync", "payment-sync-hourly", "0 6-20 * * 1-5", 1)
@@ -137,3 +137,12 @@ def test_a_watcher_that_is_silent_is_noticed() -> None:
     assert not watcher_is_silent(now - timedelta(minutes=30), now - timedelta(days=3), now, most=hour)
     assert watcher_is_silent(now - timedelta(minutes=61), now - timedelta(days=3), now, most=hour)
     assert not watcher_is_silent(now - timedelta(days=2), now - timedelta(minutes=5), now, most=hour)
+
+
+def test_the_next_runs_are_told_soonest_first_and_each_schedule_once() -> None:
+    """On Friday at 20:30 the next sync is Monday's at 6:00; a yearly schedule is too far away to be told."""
+    yearly = Scheduled("retention_purge", "yearly", "0 4 1 1 *", 2)
+    sunday = Scheduled("backup", "sunday", "30 1 * * 0", 1)
+    told = next_runs([HOURLY, yearly, sunday], SOFIA, _at(20, 20, 30), 5)
+    assert told == [(_at(22, 1, 30), "backup"), (_at(23, 6), "payment_sync")]
+    assert next_runs([HOURLY, sunday], SOFIA, _at(20, 20, 30), 1) == told[:1]
