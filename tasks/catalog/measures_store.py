@@ -97,8 +97,8 @@ select count(*) as changed, count(*) filter (where jumps) as jumped,
         from sized s join crm.products p using (product_id) where s.jumps order by s.row_number limit 1) as example
 from sized
 """
-# Where the first digit stands is found in floating point: the logarithm of an exact number takes as long as all else that
-# is done for a price that changed. The factor itself stays exact.
+# Where the first digit stands is found in floating point: the logarithm of an exact number takes as long as all else
+# that is done for a price that changed. The factor itself stays exact.
 _FACTORS = f"""
 with {_PAIRS}
 select trim_scale(round(ratio, 2 - floor(log(ratio::double precision))::integer)) as factor, count(*) as prices
