@@ -1,29 +1,31 @@
--- Backups, and what of them has been proven. A backup is good when its newest check passed, and not before.
+-- Backups, and what of them has been proven. A backup is good when its newest check passed, and not before. What is
+-- newer follows from the order in which it was noted: a clock that was wrong for a while must hide nothing behind it.
 
 create or replace view report.backups as
 with newest_check as (
     select distinct on (c.backup_id) c.*
     from ops.restore_checks c
-    order by c.backup_id, c.checked_at desc, c.restore_check_id desc
+    order by c.backup_id, c.restore_check_id desc
 )
 select b.label, b.kind, b.base_label, b.engine, b.state,
        b.state = 'done' and coalesce(c.state = 'passed', false) as good,
        b.started_at, b.ended_at, round(extract(epoch from b.ended_at - b.started_at))::integer as duration_seconds,
        b.point_at, b.source_bytes, b.stored_bytes,
-       b.stored_bytes - lag(b.stored_bytes) over (partition by b.kind order by b.started_at) as grown_bytes,
+       b.stored_bytes - lag(b.stored_bytes) over (partition by b.kind order by b.backup_id) as grown_bytes,
        b.table_count, b.row_count, c.state as check_state, c.checked_at, c.restore_seconds, c.total_seconds,
        c.planted, c.planted_caught, c.instant,
        (select array_agg(f ->> 'name' order by n)
         from jsonb_array_elements(c.findings) with ordinality as t (f, n) where not (f ->> 'passed')::boolean)
            as failed_checks,
-       b.server_version, b.run_id, b.error_code
+       b.server_version, b.run_id, b.error_code, b.backup_id
 from ops.backups b
 left join newest_check c on c.backup_id = b.backup_id;
 
 -- One row: how much would be lost, how long it would take, and whether anybody has looked.
 create or replace view report.backup_watch as
 with good as (
-    select b.* from report.backups b where b.good
+    -- A proof of a time that has not come is no proof of now.
+    select b.* from report.backups b where b.good and b.checked_at <= now() + interval '1 hour'
 )
 select (select max(b.ended_at) from report.backups b where b.state = 'done') as last_backup_at,
        (select max(g.checked_at) from good g) as last_verified_at,
@@ -49,7 +51,7 @@ where p.valid @> ops.business_today();
 create or replace view report.status_backups as
 with newest as (
     select b.label, b.good, b.check_state, b.failed_checks
-    from report.backups b where b.state = 'done' order by b.started_at desc limit 1
+    from report.backups b where b.state = 'done' order by b.backup_id desc limit 1
 )
 select 'backups' as area,
        case when w.silent then 'red'

@@ -14,15 +14,21 @@ from tasks.errors import BadInput, UsageError
 
 @dataclass(frozen=True)
 class Catalogue:
-    """``backups`` oldest first, the verdict of each that was checked, and what lies there but is no backup.
+    """``backups`` in the order in which they were made, whatever the clock said; the verdict of each that was checked.
 
-    ``damaged`` names folders whose manifest cannot be believed, ``leftovers`` folders without one.
+    What lies there and is no backup: ``damaged`` names folders whose manifest cannot be believed, ``leftovers`` folders
+    without one.
     """
 
     backups: tuple[Manifest, ...]
     verdicts: Mapping[str, Verdict]
     damaged: tuple[str, ...]
     leftovers: tuple[str, ...]
+
+    @property
+    def next_number(self) -> int:
+        """The number of the next backup that is made."""
+        return 1 + max((manifest.number for manifest in self.backups), default=0)
 
     def good(self) -> frozenset[str]:
         """Labels of the backups whose newest check passed, and whose bases can be found."""
@@ -86,6 +92,7 @@ def read_catalogue(target: Target, signers: Sequence[Ed25519PublicKey]) -> Catal
         verdict = _verdict(target, label, files, signers)
         if verdict is not None and verdict.manifest_sha256 == sha256(content):
             verdicts[label] = verdict
+    backups.sort(key=lambda manifest: (manifest.number, manifest.label))
     return Catalogue(tuple(backups), verdicts, tuple(damaged), tuple(leftovers))
 
 

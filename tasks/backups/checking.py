@@ -24,12 +24,13 @@ from tasks.backups.inspection import LOOKS, Scratch
 from tasks.backups.manifest import Beat, Finding, Manifest, Verdict, sha256, sign
 from tasks.backups.programs import connect, scalar
 from tasks.backups.restoring import apply_erasures, ledgers_for, restore, start_recovered, write_recovery
+from tasks.backups.scratch import own_scratch
 from tasks.backups.sealing import OWN_FILES
 from tasks.backups.source import between
 from tasks.backups.streams import check_digest
 from tasks.backups.targets import CHECK, MANIFEST
 from tasks.errors import BadInput, DependencyDown, KontorError
-from tasks.local_stack import programs_folder, remove_postgres, stop_postgres
+from tasks.local_stack import programs_folder, stop_postgres
 
 Progress = Callable[[str], None]
 
@@ -88,20 +89,18 @@ def check_backup(
     Raises:
         Refused: the private key is not here, or the programs are of another version.
         DependencyDown: the target cannot be read.
+        Locked: another check or drill is under way.
     """
     begun = time.monotonic()
     chain = catalogue.chain(label)
     chance = random.Random(f"{label} {now.isoformat()}")
-    home = engine.settings.home / "scratch" / "check"
-    work = _Work(engine, chain, home, chance, planted or chance.choice(faults_for(engine)), progress)
-    keys.read_identities(engine.ring)
-    clear(home)
-    try:
-        _look_at_all(work)
-    except (BadInput, DependencyDown) as error:
-        work.note(Finding("restore", False, error.message.splitlines()[0][:300]))
-    finally:
-        clear(home)
+    keys.must_open(engine.ring, [manifest.recipients for manifest in chain])
+    with own_scratch(engine.settings, "check") as home:
+        work = _Work(engine, chain, home, chance, planted or chance.choice(faults_for(engine)), progress)
+        try:
+            _look_at_all(work)
+        except (BadInput, DependencyDown) as error:
+            work.note(Finding("restore", False, error.message.splitlines()[0][:300]))
     content = engine.target.get(f"{label}/{MANIFEST}")
     verdict = Verdict(
         label=label,
@@ -116,13 +115,6 @@ def check_backup(
     )
     engine.target.put(f"{label}/{CHECK}", sign(verdict, keys.read_signing_key(engine.ring)))
     return verdict
-
-
-def clear(home: Path) -> None:
-    """Remove a scratch home with its server, whoever left it."""
-    if home.exists():
-        remove_postgres(home)
-        shutil.rmtree(home, ignore_errors=True)
 
 
 def check_digests(engine: Engine, chain: Sequence[Manifest]) -> Finding:
@@ -219,10 +211,10 @@ def _erasures(work: _Work, scratch: Scratch) -> Finding:
     settings = scratch.settings
     try:
         home = work.engine.settings
-        ledgers = ledgers_for(home, None, None, home.home)
         work.engine.unpack_home(work.manifest, settings.home / "files")
-        first = apply_erasures(_with_key(settings, home), scratch.server, ledgers)
-        second = apply_erasures(_with_key(settings, home), scratch.server, ledgers)
+        with ledgers_for(home, None, None, home.home) as ledgers:
+            first = apply_erasures(_with_key(settings, home), scratch.server, ledgers)
+            second = apply_erasures(_with_key(settings, home), scratch.server, ledgers)
     except KontorError as error:
         return Finding("erasures", False, error.message[:300])
     changed = {name: count for name, count in second.items() if count and name not in ("lines", "subjects")}

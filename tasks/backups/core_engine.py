@@ -140,6 +140,7 @@ class CoreEngine:
             tables=point.prints,
             beats=tuple(beats),
             schema=point.schema,
+            number=self.survey().next_number,
             **about,
         )
         self._keep_list(label, listed)

@@ -13,15 +13,23 @@ hold      it is the newest good one that was made before a standing legal hold w
 base      an incremental one that stays is built on it
 unproven  it is younger than the newest good one, so its check is still to come; or there is no good one at all
 
+clock     its time has not come yet: as long as the clock is behind the newest backup, nothing is let go by time
+
 A backup that is not good counts for none of the others, and what has not passed for as long as ``unproven`` does not
 cover it goes: what cannot be restored protects nobody. The last good one never goes.
+
+Backups come in the order in which they were made. Where the clock was wrong for a while their times are not in that
+order; those that do not fit between the others are taken to be of the time of the one before. Example: made on 1, 2 and
+3 June, then with the clock on 9 May, then on 5 June: the fourth is taken to be of 3 June.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+
+CLOCKS_DIFFER = timedelta(days=1)  # the clocks of two machines, and the time that a run takes, are within this
 
 
 @dataclass(frozen=True)
@@ -54,11 +62,11 @@ class Plan:
 
 
 def classify(backups: Sequence[Held], rule: Keep, holds: Sequence[datetime], now: datetime) -> Plan:
-    """Say of every backup whether it stays and why.
+    """Say of every backup whether it stays and why; ``backups`` are in the order in which they were made.
 
     ``holds`` are the instants at which standing legal holds were placed.
     """
-    ordered = sorted(backups, key=lambda held: (held.at, held.label))
+    ordered = _straightened(backups)
     good = [held for held in ordered if held.good]
     reasons: dict[str, list[str]] = {}
 
@@ -76,12 +84,36 @@ def classify(backups: Sequence[Held], rule: Keep, holds: Sequence[datetime], now
         keep(held, "minimum")
     for placed in holds:
         keep(_newest_before(good, placed) or next(iter(good), None), "hold")
-    for held in ordered:
-        if not good or held.at > good[-1].at:
-            keep(held, "unproven")
+    for held in ordered[ordered.index(good[-1]) + 1 if good else 0 :]:
+        keep(held, "unproven")
+    for held in ordered if ordered and ordered[-1].at > now + CLOCKS_DIFFER else ():
+        keep(held, "clock")
     _keep_bases(ordered, reasons)
     goes = [held.label for held in reversed(ordered) if held.label not in reasons]
     return Plan({label: tuple(why) for label, why in reasons.items()}, tuple(goes))
+
+
+def _straightened(backups: Sequence[Held]) -> list[Held]:
+    """The backups with times that never go back: the longest row in order is believed, the later one of equals."""
+    lengths: list[int] = []
+    before: list[int | None] = []
+    for place, held in enumerate(backups):
+        fits = [earlier for earlier in range(place) if backups[earlier].at <= held.at]
+        nearest = max(fits, key=lambda earlier: (lengths[earlier], earlier), default=None)
+        before.append(nearest)
+        lengths.append(1 if nearest is None else lengths[nearest] + 1)
+    believed = set()
+    last = max(range(len(backups)), key=lambda place: (lengths[place], backups[place].at), default=None)
+    while last is not None:
+        believed.add(last)
+        last = before[last]
+    times = [held.at if place in believed else None for place, held in enumerate(backups)]
+    time = next((at for at in times if at is not None), None)  # what comes before the first of them is of its time
+    straight = []
+    for held, at in zip(backups, times, strict=True):
+        time = at or time
+        straight.append(replace(held, at=time or held.at))
+    return straight
 
 
 def _window(good: Sequence[Held], since: datetime) -> list[Held]:

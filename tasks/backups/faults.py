@@ -42,6 +42,24 @@ overriding system value
 select max(run_id) + 1, 'planted', 'planted', current_date, true, 'planted', 0, 'done', now() from ops.run_ledger
 """
 
+# A rule that was taken away for a moment: it stands there again, as if every row had been compared with it.
+_PAST_THE_RULE = (
+    "alter table ops.run_ledger drop constraint run_ledger_ended_at_check",
+    _ROW.replace("'done', now()", "'done', null"),
+    (
+        "alter table ops.run_ledger add constraint run_ledger_ended_at_check"
+        " check ((state = 'running') = (ended_at is null)) not valid"
+    ),
+    "update pg_constraint set convalidated = true where conname = 'run_ledger_ended_at_check'",
+)
+
+# Somebody who may write there adds what nobody has sealed.
+_SEAL = """
+insert into history.seals (seal_number, previous_root, through_entry_id, entry_ids, entry_hashes, sealed_at, sealed_by,
+                           root)
+select coalesce(max(seal_number), 0) + 1, 'planted', 0, '{}', '{}', now(), 'planted', 'planted' from history.seals
+"""
+
 # An index that is not ready is not kept up: the row is in the table, and by the index it is not there.
 _PAST_THE_INDEX = (
     "update pg_index set indisready = false where indexrelid = 'ops.run_ledger_flow_started_at_idx'::regclass",
@@ -71,12 +89,14 @@ RUNNING: tuple[Fault, ...] = (
             "insert into ops.restore_checks (backup_id, state) values (-1, 'failed')",
         ),
     ),
+    Fault("row_that_does_not_add_up", "sums", _run(*_PAST_THE_RULE)),
     Fault(
         "sequence_behind",
         "sequences",
         _run("select setval('ops.run_ledger_run_id_seq', 1, false)"),
     ),
     Fault("another_schema_version", "migration", _run("update ops.alembic_version set version_num = '0000'")),
+    Fault("history_sealed_anew", "history", _run(_SEAL)),
     Fault("index_entry_missing", "indexes", _run(*_PAST_THE_INDEX)),
 )
 

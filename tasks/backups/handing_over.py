@@ -24,7 +24,6 @@ from sqlalchemy.exc import ArgumentError
 from configs.settings import Settings
 from data_contracts.tables import SCHEMAS
 from tasks.backups.catalogue import Catalogue
-from tasks.backups.checking import clear
 from tasks.backups.engine import Engine
 from tasks.backups.fingerprints import differences, print_tables
 from tasks.backups.operating import Prospect, carry_out
@@ -42,11 +41,13 @@ from tasks.backups.programs import (
     where,
 )
 from tasks.backups.restoring import Released, Restored
+from tasks.backups.scratch import own_scratch
 from tasks.database import FINANCE, FLOWS, OLDEST_SERVER, OWNER, RETENTION
 from tasks.errors import BadInput, Refused, UsageError
 from tasks.local_stack import LocalPostgres
 
 Progress = Callable[[str], None]
+HANDOVER = "handover"
 _ROLES = (OWNER, FLOWS, RETENTION, FINANCE)
 
 
@@ -81,7 +82,7 @@ def address_of(text: str) -> URL | None:
 
 def scratch_of(settings: Settings) -> Path:
     """The home in which a backup is restored before it is handed over."""
-    return settings.home / "scratch" / "handover"
+    return settings.home / "scratch" / HANDOVER
 
 
 def look_at(url: URL, server_version: int) -> None:
@@ -124,22 +125,18 @@ def hand_over(
     """Restore, release, copy and compare; returns what was done. The scratch home is removed in any case.
 
     Raises:
-        Refused: as :func:`look_at`.
+        Refused: as :func:`look_at`; or another is under way.
         DependencyDown: the copy did not go through; the database there is as empty as before.
         BadInput: what is there differs from what was restored; it must not be used.
     """
     look_at(url, prospect.wanted.newest.server_version)
-    home = scratch_of(settings)
-    clear(home)
-    try:
+    with own_scratch(settings, HANDOVER) as home:
         restored, released = carry_out(
             settings, engine, catalogue, replace(prospect, home=home, replaces=False), progress
         )
         progress("Copying…")
         _copy(restored.server, url)
         tables, rows = _compare(restored.server, url)
-    finally:
-        clear(home)
     return HandedOver(restored, released, tables, rows)
 
 

@@ -108,6 +108,34 @@ def foreign_keys(scratch: Scratch) -> Finding:
     return _finding("foreign_keys", wrong, f"{counted} foreign keys hold")
 
 
+_CHECKS = """
+select n.nspname, t.relname, array_agg(c.conname::text order by c.conname),
+       array_agg(pg_get_expr(c.conbin, c.conrelid) order by c.conname)
+from pg_constraint c join pg_class t on t.oid = c.conrelid join pg_namespace n on n.oid = t.relnamespace
+where c.contype = 'c' and c.convalidated and t.relkind = 'r' and t.relpersistence = 'p' and n.nspname !~ '^pg_'
+group by 1, 2
+order by 1, 2
+"""
+
+
+def sums(scratch: Scratch) -> Finding:
+    """Every row adds up as its table demands: rows read and accounted for, amounts and their parts, states."""
+    wrong, counted = [], 0
+    for database in scratch.databases:
+        with connect(scratch.server, database) as connection:
+            for schema_name, table, names, expressions in ask(connection, _CHECKS):
+                counted += len(names)
+                broken = sql.SQL(", ").join(
+                    sql.SQL("count(*) filter (where not ({}))").format(sql.SQL(expression))
+                    for expression in expressions
+                )
+                statement = sql.SQL("select {} from {}").format(broken, sql.Identifier(schema_name, table))
+                [found] = ask(connection, statement)
+                there = zip(names, found, strict=True)
+                wrong += [f"{schema_name}.{table}: {count} rows against {name}" for name, count in there if count]
+    return _finding("sums", wrong, f"{counted} rules hold for every row")
+
+
 def sequences(scratch: Scratch) -> Finding:
     """No sequence would hand out a number that is in use."""
     wrong, counted = [], 0
@@ -176,7 +204,7 @@ def indexes(scratch: Scratch) -> Finding:
 
 # What is looked at while the copy runs, in this order; a fault planted in it must be caught by the look named there.
 LOOKS: Mapping[str, Look] = {
-    look.__name__: look for look in (tables, schema, foreign_keys, sequences, migration, login, history, indexes)
+    look.__name__: look for look in (tables, schema, foreign_keys, sums, sequences, migration, login, history, indexes)
 }
 
 

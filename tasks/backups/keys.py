@@ -14,6 +14,7 @@ from __future__ import annotations
 import base64
 import binascii
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -140,6 +141,20 @@ def read_identities(ring: Keyring) -> list[x25519.Identity]:
     if not found:
         raise UsageError(f"{ring.identity} holds no private key.", hint="Put the escrow copy there.")
     return found
+
+
+def must_open(ring: Keyring, recipients: Sequence[Sequence[str]]) -> None:
+    """Nothing where the private keys open everything that was made for these; ``recipients`` are public keys by backup.
+
+    Raises:
+        Refused: they do not, so that a look would call a sound backup broken; or as :func:`read_identities`.
+    """
+    ours = {str(identity.to_public()) for identity in read_identities(ring)}
+    if any(ours.isdisjoint(lines) for lines in recipients):
+        raise Refused(
+            f"The private keys in {ring.identity.name} do not open this backup: it was made for another key.",
+            hint="The copy is from before the last rotation: make a new one with `kontor backup keys escrow`.",
+        )
 
 
 def read_signing_key(ring: Keyring) -> Ed25519PrivateKey:

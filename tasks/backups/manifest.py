@@ -66,7 +66,8 @@ class Manifest:
     the backup that an incremental one continues. ``beats`` were written after the copy was complete and before the
     point. ``recipients`` are the public keys that can read it, ``holds`` the number of legal holds in force,
     ``schema`` has digests of rights, roles and definitions per database. ``engine_label`` is what an engine with a
-    repository of its own calls the backup there, ``engine_bytes`` what it added to it.
+    repository of its own calls the backup there, ``engine_bytes`` what it added to it. ``number`` counts on from the
+    newest backup on the target: by it, and not by a clock that may be moved, backups are in order.
     """
 
     label: str
@@ -93,6 +94,7 @@ class Manifest:
     format: int = FORMAT
     engine_label: str | None = None
     engine_bytes: int = 0
+    number: int = 0
 
     @property
     def stored_bytes(self) -> int:

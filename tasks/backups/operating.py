@@ -84,7 +84,8 @@ def _chosen(catalogue: Catalogue, label: str | None, to: datetime | None) -> Man
             else "No backup has passed its check.",
             hint="See `kontor backup list`; name one that did not pass only if there is no other.",
         )
-    return able[-1]
+    # A clock that was wrong for a while leaves backups whose times are not in their order: an instant is asked of time.
+    return able[-1] if to is None else max(able, key=consistent_from)
 
 
 def consistent_from(manifest: Manifest) -> datetime:
@@ -124,7 +125,8 @@ def open_restored(settings: Settings, engine: Engine, catalogue: Catalogue, *, o
     """
     newest: Sequence[Manifest] = catalogue.backups[-1:]
     settings = settings.model_copy(update={"database_url": None})  # the restored one is embedded, whatever the source
-    return release(settings, ledgers_for(settings, engine, newest[0] if newest else None, origin))
+    with ledgers_for(settings, engine, newest[0] if newest else None, origin) as ledgers:
+        return release(settings, ledgers)
 
 
 def _no_flow_running(home: Path) -> None:

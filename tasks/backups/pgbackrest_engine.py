@@ -104,6 +104,7 @@ class PgBackRestEngine:
             schema=point.schema,
             engine_label=kept.label,
             engine_bytes=kept.repository_bytes,
+            number=self.survey().next_number,
             **about,
         )
         self.target.put(f"{label}/{MANIFEST}", sign(manifest, keys.read_signing_key(self.ring)))

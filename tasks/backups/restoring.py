@@ -4,7 +4,8 @@ A restored database is sealed: nobody but the superuser may connect until :func:
 
 1. applied the erasure ledger again (who was erased since the backup is erased in it too) and re-read the legal holds,
 2. set every sequence past what may have been used since,
-3. held back every mail that was waiting to leave, until a person releases it.
+3. held back every mail that was waiting to leave, until a person releases it, and noted the restore in the ledger of
+   runs, so that what is planned next waits for a person too: what was sent after the backup is not known in it.
 
 Each of the three is harmless to repeat; killed between them, ``kontor backup release`` goes on.
 """
@@ -14,11 +15,15 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from os import getpid
 from pathlib import Path
+from socket import gethostname
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from psycopg import sql
 from sqlalchemy import create_engine
@@ -53,6 +58,10 @@ _RECOVERY = (
     "recovery_target_timeline",
     "synchronous_standby_names",
 )
+_NOTE_RESTORE = """
+insert into ops.run_ledger (flow, actor, as_of, dry_run, host, process_id, state, ended_at)
+values ('restore', 'kontor backup', %s, false, %s, %s, 'done', now())
+"""
 Progress = Callable[[str], None]
 
 
@@ -215,6 +224,8 @@ def release(settings: Settings, ledgers: list[ErasureLedger], *, margin: int = S
             "update ops.run_ledger set state = 'abandoned', ended_at = now(), error_code = 'restored'"
             " where state = 'running'",
         )
+        today = datetime.now(ZoneInfo(settings.business_timezone)).date()
+        ask(connection, _NOTE_RESTORE, today, gethostname(), getpid())
         ask(connection, "analyze")
     unseal(settings.home)
     return Released(erased, sequences, held)
@@ -231,21 +242,23 @@ def apply_erasures(settings: Settings, server: LocalPostgres, ledgers: list[Eras
         return replay(connection, ledger, key)
 
 
+@contextmanager
 def ledgers_for(
     settings: Settings, engine: Engine | None, newest: Manifest | None, origin: Path
-) -> list[ErasureLedger]:
+) -> Iterator[list[ErasureLedger]]:
     """Every copy of the erasure ledger: this home's own, that of ``origin``, and the one beside the newest backup.
 
-    Where this home has no ledger or no key of its own the first copy is put in its place: hashes were made with it.
+    For a ``with`` block, at whose end what was unpacked is gone again: it holds the key of the hashes. Where this home
+    has no ledger or no key of its own the first copy is put in its place: hashes were made with it.
     """
     found = [ledger_of(settings.home)]
     if origin != settings.home:
         found += _taken_over(settings.home, origin)
-    if engine is not None and newest is not None:
-        folder = Path(tempfile.mkdtemp(prefix="kontor-home-"))
-        engine.unpack_home(newest, folder)
-        found += _taken_over(settings.home, folder)
-    return found
+    with tempfile.TemporaryDirectory(prefix="kontor-home-") as folder:
+        if engine is not None and newest is not None:
+            engine.unpack_home(newest, Path(folder))
+            found += _taken_over(settings.home, Path(folder))
+        yield found
 
 
 def _taken_over(home: Path, other: Path) -> list[ErasureLedger]:

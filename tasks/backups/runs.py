@@ -18,7 +18,7 @@ from tasks.backups.catalogue import Catalogue
 from tasks.backups.checking import check_backup, faults_for
 from tasks.backups.core_engine import CoreEngine
 from tasks.backups.engine import Engine
-from tasks.backups.expiry import Plan
+from tasks.backups.expiry import CLOCKS_DIFFER, Plan
 from tasks.backups.manifest import FULL, INCREMENTAL, Manifest, Verdict, label_for
 from tasks.backups.pgbackrest import driver_for
 from tasks.backups.pgbackrest_engine import PgBackRestEngine
@@ -80,9 +80,10 @@ def choose(engine: Engine, catalogue: Catalogue, policy: store.Policy, wanted: s
     if wanted == INCREMENTAL:
         return Choice(INCREMENTAL, base, "asked for")
     fulls = [manifest for manifest in catalogue.backups if manifest.kind == FULL]
-    due = timedelta(days=policy.full_every_days)
-    if not fulls or now - fulls[-1].started >= due:
+    if not fulls or now - fulls[-1].started >= timedelta(days=policy.full_every_days):
         return Choice(FULL, None, f"a full one is due every {policy.full_every_days} days")
+    if fulls[-1].started > now + CLOCKS_DIFFER:
+        return Choice(FULL, None, "the newest full one is of a time that has not come: a clock was moved")
     return Choice(INCREMENTAL, base, "the newest full one is recent enough")
 
 
@@ -168,8 +169,8 @@ def _forget_wal(engine: Engine) -> None:
     """Delete the shipped WAL from before the oldest backup that is left: nothing could be recovered with it."""
     left = survey(engine).backups
     if left:
-        oldest = min(left, key=lambda manifest: manifest.started)
-        forget_wal(engine.target, segment_of(oldest.start_lsn, oldest.timeline))
+        needed = (segment_of(manifest.start_lsn, manifest.timeline) for manifest in left)
+        forget_wal(engine.target, min(needed, key=lambda segment: segment[8:]))  # its place, whatever the clock said
 
 
 def policy_on(connection: Connection, day: date) -> store.Policy:

@@ -132,14 +132,20 @@ def _check_row(verdict: Verdict, run_id: int | None) -> dict[str, object]:
 
 
 def open_backup(connection: Connection, label: str, kind: str, base: str | None, engine: str, run_id: int) -> None:
-    """Note that a backup is being made; what is killed then stands as running until the next run says abandoned."""
-    connection.execute(
+    """Note that a backup is being made; what is killed then stands as running until the next run says abandoned.
+
+    Raises:
+        Refused: there is, or was, one of this name: two runs within a second, or a clock that was put back.
+    """
+    opened = connection.scalar(
         text(
             "insert into ops.backups (label, kind, base_label, engine, run_id, started_at)"
-            " values (:label, :kind, :base, :engine, :run_id, now())"
+            " values (:label, :kind, :base, :engine, :run_id, now()) on conflict (label) do nothing returning backup_id"
         ),
         {"label": label, "kind": kind, "base": base, "engine": engine, "run_id": run_id},
     )
+    if opened is None:
+        raise Refused(f"Backup {label} exists already; nothing was changed.", hint="Run it again in a second.")
 
 
 def fail_backup(connection: Connection, label: str, error_code: str) -> None:

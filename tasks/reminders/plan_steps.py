@@ -15,11 +15,10 @@ from tasks.artifacts import markdown_table, summary
 from tasks.database import engine_for
 from tasks.errors import Refused, UsageError
 from tasks.ledger import Run
-from tasks.reminders.brake import check_brake
 from tasks.reminders.day_state_store import DayState, fetch_state, fetch_unchanged, keep_state
 from tasks.reminders.drafts import DraftPlan
 from tasks.reminders.parameters import ReminderParameters
-from tasks.reminders.plan_store import COUNTS, fetch_earlier_runs, save_plan
+from tasks.reminders.plan_store import COUNTS, save_plan, why_braked
 from tasks.reminders.planning_store import draft_day
 from tasks.reminders.rules_store import fetch_rulebook
 from tasks.steps import READ_STEP, WRITE_STEP, current_actor, log_event, open_run, publish_summary, step
@@ -99,7 +98,7 @@ def _keep(run: ReminderRun, draft: DraftPlan, state: DayState) -> tuple[str | No
     reminding = sum(count for (kind, _), count in draft.reasons.items() if kind == "remind")
     with run.engine.begin() as connection:
         rules = fetch_rulebook(connection, day)
-        brake = check_brake(rules, reminding, fetch_earlier_runs(connection, rules, day))
+        brake = why_braked(connection, rules, reminding, day)
         if run.run.dry_run:
             return brake, {}
         written = save_plan(connection, run_id, day, draft, brake=brake)

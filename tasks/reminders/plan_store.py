@@ -7,12 +7,13 @@ the database refuse the whole transaction: no run can talk itself past it.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 
 from psycopg.copy import QueuedLibpqWriter
 from sqlalchemy import Connection, text
 
 from tasks.errors import Refused
+from tasks.reminders.brake import check_brake
 from tasks.reminders.drafts import DraftPlan
 from tasks.reminders.rulebook import RuleBook
 
@@ -44,6 +45,26 @@ def save_plan(
     connection.exec_driver_sql("set local enable_nestloop = on")
     counts = draft.reasons.total(), recorded, planned, reserved, opened, closed
     return dict(zip(COUNTS, counts, strict=True))
+
+
+def why_braked(connection: Connection, rules: RuleBook, planned: int, as_of: date) -> str | None:
+    """Why this many mails must not leave by themselves: after a restore, or too many; None where they may."""
+    if not planned:
+        return None
+    return _restored(connection) or check_brake(rules, planned, fetch_earlier_runs(connection, rules, as_of))
+
+
+def _restored(connection: Connection) -> str | None:
+    """That the database is a backup which no person has looked at since, so that it may not know of mails that left."""
+    restored: datetime | None = connection.scalar(
+        text(
+            "select max(l.ended_at) from ops.run_ledger l where l.flow = 'restore'"
+            " and not exists (select from outbox.reminders r where r.approved_at > l.ended_at)"
+        )
+    )
+    if restored is None:
+        return None
+    return f"the database was restored at {restored:%Y-%m-%d %H:%M} UTC and may not know of mails sent after its backup"
 
 
 def fetch_earlier_runs(connection: Connection, rules: RuleBook, as_of: date) -> list[int]:

@@ -26,10 +26,11 @@ from typing import TypeVar
 
 from configs.settings import Settings
 from tasks import database
-from tasks.backups.checking import check_backup, clear
+from tasks.backups.checking import check_backup
 from tasks.backups.engine import Wanted
 from tasks.backups.programs import ENVIRONMENT, ask, connect, scalar, where
 from tasks.backups.restoring import restore
+from tasks.backups.scratch import clear
 from tasks.local_stack import find_postgres, remove_postgres, start_postgres, stop_postgres
 from tests.backup_site import Site, fill, site_at
 

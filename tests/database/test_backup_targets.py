@@ -18,10 +18,11 @@ from moto.server import ThreadedMotoServer
 
 from configs.settings import Settings
 from tasks.backups import keys, wal
-from tasks.backups.checking import check_backup, check_digests, clear
+from tasks.backups.checking import check_backup, check_digests
 from tasks.backups.engine import Wanted
 from tasks.backups.programs import files
 from tasks.backups.pruning import delete_backups
+from tasks.backups.scratch import clear
 from tasks.backups.targets import Target, target_at
 from tasks.errors import DependencyDown, UsageError
 from tasks.local_stack import make_restore_folder, programs_folder

@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg
@@ -22,17 +22,20 @@ from sqlalchemy.pool import NullPool
 
 from configs.settings import PROJECT_ROOT, Settings
 from tasks.backups.catalogue import Catalogue
-from tasks.backups.checking import check_backup, clear
+from tasks.backups.checking import check_backup
 from tasks.backups.engine import Wanted
 from tasks.backups.fingerprints import print_tables
 from tasks.backups.operating import carry_out, foresee
 from tasks.backups.programs import Session, ask, connect
 from tasks.backups.runs import Choice, choose, take, tidy
+from tasks.backups.scratch import clear
 from tasks.backups.store import open_backup, read_policy, reconcile
 from tasks.database import FLOWS, OWNER, database_url, engine_for
 from tasks.errors import DependencyDown, Refused
+from tasks.letters import Mailbox
 from tasks.local_stack import LocalPostgres, find_postgres
-from tasks.watch.store import unproven_backups
+from tasks.watch.letters import alert_letter
+from tasks.watch.store import keep_alarms, reserve_untold, reserve_untold_ends, unproven_backups
 from tests.backup_site import Site, count_customers, fill, site_at
 
 
@@ -94,6 +97,36 @@ def test_the_watch_is_silent_about_nothing_and_red_after_the_rules_hours(kontor_
         [alarm] = unproven_backups(connection)
     assert (alarm.kind, alarm.flow) == ("silent", "backup")
     assert alarm.cause == "No backup was proven to restore ever; the rule allows 36 hours."
+
+
+def test_a_silence_of_days_is_one_letter_and_its_end_another(kontor_settings: Settings) -> None:
+    """Told at the first look and not at the second; told as over once a backup was proven."""
+    begun, now = datetime.now(UTC), datetime.now(UTC)
+    people = (Mailbox("ops@example.org"),)
+    proof = (
+        "insert into ops.restore_checks (backup_id, state, checked_at)"
+        " select backup_id, 'passed', now() - cast(:ago as interval) from ops.backups"
+    )
+    with engine_for(kontor_settings, OWNER).begin() as connection:
+        connection.execute(
+            text(
+                "insert into ops.backups (label, kind, engine, state, started_at, ended_at, point_at)"
+                " values ('one', 'full', 'core', 'done', now() - interval '3 days', now(), now() - interval '3 days')"
+            )
+        )
+        connection.execute(text(proof), {"ago": "3 days"})
+        for _ in range(2):
+            keep_alarms(connection, unproven_backups(connection), now)
+        [alert] = reserve_untold(connection, now)
+        assert reserve_untold(connection, now) == []
+        connection.execute(text(proof), {"ago": "0 days"})
+        assert keep_alarms(connection, unproven_backups(connection), now)["cleared"] == 1
+        [over] = reserve_untold_ends(connection, now)
+    first = alert_letter(alert, sender="kontor@example.org", to=people, now=begun)
+    last = alert_letter(over, sender="kontor@example.org", to=people, now=now, over=True)
+    assert (first.subject, last.subject) == ("[Kontor] backup is silent", "[Kontor] Over: backup is silent")
+    assert "No backup was proven to restore since" in first.text
+    assert last.references == (first.message_id,)
 
 
 def test_the_watch_tells_the_trend_of_a_restore_and_what_would_be_lost(kontor_settings: Settings) -> None:

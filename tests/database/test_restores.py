@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, date, datetime
 from pathlib import Path
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
@@ -14,12 +15,12 @@ from psycopg.conninfo import make_conninfo
 
 from configs.settings import Settings
 from tasks import database
-from tasks.backups.checking import clear
 from tasks.backups.engine import Wanted
 from tasks.backups.handing_over import address_of, hand_over, look_at, scratch_of
 from tasks.backups.operating import carry_out, foresee, open_restored
 from tasks.backups.programs import OwnServer, ask, connect, scalar
 from tasks.backups.restoring import HELD_REASON, SEQUENCE_MARGIN, restore
+from tasks.backups.scratch import clear
 from tasks.erasures.ledger_file import Entry, Subject, ledger_of
 from tasks.errors import DependencyDown, Refused, UsageError
 from tasks.ledger import open_run
@@ -95,7 +96,11 @@ def test_a_restored_database_is_sealed_until_nobody_comes_back(site: Site, new_h
         name = "select name from crm.organizations where customer_number = '000007'"
         assert scalar(connection, name) == "Firm 7"
 
-    # The ledger of the home that made the backup is found beside the next backup.
+    # The ledger of the home that made the backup is found beside the next backup, with a hold placed since.
+    held = Entry(
+        datetime.now(UTC), "hold", "crm.organizations", reference=str(uuid4()), subjects=[Subject(str(uuid4()))]
+    )
+    ledger_of(site.settings.home).append([held])
     later = site.take()
     released = open_restored(settings, site.engine, site.catalogue, origin=new_home)
     assert later.label == site.catalogue.backups[-1].label
@@ -107,10 +112,14 @@ def test_a_restored_database_is_sealed_until_nobody_comes_back(site: Site, new_h
         assert scalar(connection, name) != "Firm 7"
         states = dict(ask(connection, "select state, count(*)::integer from outbox.reminders group by state"))
         assert states == {"held": 4, "unknown": 1, "sent": 1, "cancelled": 1}
-        held = "select count(*) from outbox.reminders where state_reason = %s"
-        assert scalar(connection, held, HELD_REASON) == 4
+        waiting = "select count(*) from outbox.reminders where state_reason = %s"
+        assert scalar(connection, waiting, HELD_REASON) == 4
         number = int(scalar(connection, "select nextval('crm.organizations_organization_id_seq')"))
         assert number > 20 + SEQUENCE_MARGIN - 1
+        standing = "select reference::text from ops.legal_holds where released_at is null"
+        assert scalar(connection, standing) == held.reference
+        assert scalar(connection, "select state from ops.run_ledger where flow = 'restore'") == "done"
+    assert list(Path(tempfile.gettempdir()).glob("kontor-home-*")) == []  # it held the key of the ledger's hashes
     with pytest.raises(Refused, match="open already"):
         open_restored(settings, site.engine, site.catalogue, origin=new_home)
 

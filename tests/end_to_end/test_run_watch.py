@@ -146,6 +146,39 @@ def test_a_silent_watcher_is_told_of_by_somebody_else(empty_stage: Stage) -> Non
     assert "Over: run_watch is silent" in _mails(empty_stage)[-1]
 
 
+@pytest.mark.campaign
+def test_backups_that_were_not_proven_for_days_are_told_of_once_and_when_one_is(empty_stage: Stage) -> None:
+    """Three days without a proof: one mail, however often it is looked; a proof, and one mail that it is over."""
+    books = Books(empty_stage.settings)
+    before = len(_mails(empty_stage))
+    _plant(books, "done", datetime.now(UTC) - timedelta(days=9))
+    proof = (
+        "insert into ops.restore_checks (backup_id, state, checked_at)"
+        " select backup_id, 'passed', now() - cast(:ago as interval) from ops.backups"
+    )
+    with books.engine.begin() as connection:
+        connection.execute(
+            text(
+                "insert into ops.backups (label, kind, engine, state, started_at, ended_at, point_at)"
+                " values ('one', 'full', 'core', 'done', now() - interval '3 days', now(), now() - interval '3 days')"
+            )
+        )
+        connection.execute(text(proof), {"ago": "3 days"})
+    _watch(empty_stage)
+    _watch(empty_stage)
+    told = _mails(empty_stage)[before:]
+    assert len(told) == 1
+    assert "Subject: [Kontor] backup is silent" in told[0]
+    assert "No backup was proven to restore since" in told[0]
+    assert "docs/runbooks/backup.md" in told[0]
+    with books.engine.begin() as connection:
+        connection.execute(text(proof), {"ago": "0 days"})
+    _watch(empty_stage)
+    told = _mails(empty_stage)[before:]
+    assert len(told) == 2
+    assert "Subject: [Kontor] Over: backup is silent" in told[1]
+
+
 def _prefect(stage: Stage) -> psycopg.Connection[Any]:
     server = find_postgres(stage.settings.home)
     if server is None:

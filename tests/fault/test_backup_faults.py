@@ -17,16 +17,18 @@ import pytest
 from sqlalchemy import text
 
 from configs.settings import Settings
-from tasks.backups import faults, keys, runs, wal
+from tasks.backups import core_engine, faults, keys, runs, wal
 from tasks.backups.catalogue import read_catalogue
-from tasks.backups.checking import EVERY_FAULT, check_backup, check_digests, clear
+from tasks.backups.checking import EVERY_FAULT, check_backup, check_digests
 from tasks.backups.engine import Wanted
 from tasks.backups.inspection import LOOKS, Scratch
 from tasks.backups.manifest import Artefact, Finding, Manifest, Verdict, label_for, sha256, sign
+from tasks.backups.operating import foresee
 from tasks.backups.programs import ask, connect, files
 from tasks.backups.pruning import clear_leftovers, delete_backups
 from tasks.backups.restoring import restore, start_recovered
-from tasks.backups.store import read_policy
+from tasks.backups.scratch import clear, own_scratch
+from tasks.backups.store import read_policy, reconcile
 from tasks.backups.targets import CHECK, MANIFEST
 from tasks.database import OWNER, engine_for
 from tasks.errors import BadInput, DependencyDown, Locked, Refused
@@ -122,7 +124,7 @@ def test_every_fault_in_a_running_copy_is_caught_by_its_look(site: Site, scratch
     copy = Scratch(settings, restored.server, manifest)
     assert [look(copy).said for look in LOOKS.values() if not look(copy).passed] == []
     assert len(faults.RUNNING) >= 12
-    assert {fault.look for fault in faults.RUNNING} >= set(LOOKS) - {"history"}
+    assert {fault.look for fault in faults.RUNNING} == set(LOOKS)
     for fault in faults.RUNNING:
         before = LOOKS[fault.look](copy)
         fault.plant(copy)
@@ -183,6 +185,15 @@ def test_a_check_whose_planted_fault_is_not_caught_does_not_pass(site: Site, mon
     assert "row_changed" in EVERY_FAULT
 
 
+@pytest.mark.campaign
+def test_every_fault_is_caught_when_the_check_plants_it(site: Site) -> None:
+    """All of the list, each planted by a whole check of the same backup: every one passes because it caught it."""
+    manifest = site.take()
+    for planted in EVERY_FAULT:
+        verdict = check_backup(site.engine, site.catalogue, manifest.label, now=site.now, planted=planted)
+        assert (planted, verdict.planted_caught, verdict.passed) == (planted, True, True)
+
+
 # --- kills ------------------------------------------------------------------------------------------------------------
 
 
@@ -222,7 +233,7 @@ def test_a_killed_backup_is_never_listed_and_the_next_one_heals(site: Site) -> N
         assert ask(connection, "select slot_name from pg_replication_slots where slot_name = 'kontor_backup'") == []
 
 
-def _small_backup(site: Site, now: datetime, base: str | None = None) -> Manifest:
+def _small_backup(site: Site, now: datetime, base: str | None = None, number: int = 0) -> Manifest:
     """A backup on the target whose artefacts are a few bytes: for what never restores one."""
     kind = "incremental" if base else "full"
     manifest = Manifest(
@@ -247,6 +258,7 @@ def _small_backup(site: Site, now: datetime, base: str | None = None) -> Manifes
         tables=(),
         beats=(),
         schema={},
+        number=number,
     )
     for artefact in manifest.artefacts:
         site.engine.target.put(f"{manifest.label}/{artefact.name}", b"data")
@@ -362,6 +374,67 @@ def test_a_clock_that_went_back_never_replaces_a_backup(site: Site) -> None:
     assert check_digests(site.engine, [manifest]).passed
 
 
+def test_a_clock_that_was_ahead_for_one_backup_hides_none_of_those_after_it(site: Site) -> None:
+    """Ten years ahead, then right again: the one made last is the newest, to restore, to build on and to keep."""
+    database, start = engine_for(site.settings, OWNER), datetime.now(UTC).replace(microsecond=0)
+    with database.begin() as connection:
+        policy = read_policy(connection, start.date())
+    ahead = site.engine.take(start + timedelta(days=3652), "full", None)
+    assert runs.choose(site.engine, site.catalogue, policy, "auto", start).reason.endswith("a clock was moved")
+    ahead = _at_its_own_clock(site, ahead)
+    after = [_small_backup(site, start + timedelta(days=day), number=ahead.number + 1 + day) for day in range(3)]
+    for manifest in (ahead, *after):
+        _sign_verdict(site, manifest)
+    assert [m.label for m in site.catalogue.backups] == [m.label for m in (ahead, *after)]
+    assert site.catalogue.next_number == ahead.number + 4
+    elsewhere = Path("/tmp/nowhere")
+    assert foresee(site.settings, site.catalogue, None, None, elsewhere).wanted.newest == after[-1]
+    between = foresee(site.settings, site.catalogue, None, after[1].point_time + timedelta(hours=1), elsewhere)
+    assert between.wanted.newest == after[1]
+
+    later = start + timedelta(days=policy.recovery_window_days + 3)
+    only_the_window = replace(policy, keep_daily=0, keep_weekly=0, keep_monthly=0, minimum_good=1)
+    assert runs.prune(database, site.engine, only_the_window, later, live=True) == [after[0].label, ahead.label]
+    with database.begin() as connection:
+        run_id = int(connection.scalar(text("select min(run_id) from ops.run_ledger")) or 0)
+        reconcile(connection, site.catalogue, run_id, later)
+        assert connection.scalar(text("select count(*) from report.backups where good")) == 2
+
+
+def _at_its_own_clock(site: Site, manifest: Manifest) -> Manifest:
+    """The backup as the server's clock would have told it, had it been ahead with the other one."""
+    told = replace(manifest, point_at=manifest.started_at, beats=())
+    site.engine.target.put(f"{told.label}/{MANIFEST}", sign(told, keys.read_signing_key(site.engine.ring)))
+    return told
+
+
+def test_a_proof_of_a_time_that_has_not_come_is_no_proof(kontor_settings: Settings) -> None:
+    """Checked while the clock was a year ahead: the watch is silent all the same; the failure noted after it counts."""
+    with engine_for(kontor_settings, OWNER).begin() as connection:
+        connection.execute(
+            text(
+                "insert into ops.backups (label, kind, engine, state, started_at, ended_at, point_at)"
+                " select 'b' || n, 'full', 'core', 'done', at, at, at"
+                " from unnest(array[now() - interval '5 days', now() + interval '1 year']) with ordinality t (at, n)"
+            )
+        )
+        connection.execute(
+            text(
+                "insert into ops.restore_checks (backup_id, state, checked_at)"
+                " select backup_id, 'passed', started_at from ops.backups order by backup_id"
+            )
+        )
+        watch = "select days_since_verified, silent, good_backups from report.backup_watch"
+        assert connection.execute(text(watch)).one() == (5, True, 1)
+        connection.execute(
+            text(
+                "insert into ops.restore_checks (backup_id, state, checked_at)"
+                " select backup_id, 'failed', now() from ops.backups where label = 'b2'"
+            )
+        )
+        assert connection.scalar(text("select good from report.backups where label = 'b2'")) is False
+
+
 def test_an_unknown_signer_is_not_believed(site: Site, tmp_path: Path) -> None:
     """A whole, valid backup by another machine is damaged goods here until its line is among the signers."""
     manifest = site.take()
@@ -382,6 +455,42 @@ def test_the_last_good_one_and_a_base_cannot_be_deleted(site: Site) -> None:
     with pytest.raises(Refused, match="all the backups"):
         delete_backups(site.engine.target, site.catalogue, [later.label, base.label])
     assert len(site.catalogue.backups) == 2
+
+
+def test_a_server_of_another_version_than_the_programs_is_not_backed_up(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Programs of PostgreSQL 17 beside a server of another version: refused before anything is copied."""
+    program = tmp_path / "pg_basebackup"
+    program.write_text("#!/bin/sh\necho 'pg_basebackup (PostgreSQL) 17.6'\n")
+    program.chmod(0o755)
+    older = replace(site.server, programs_dir=tmp_path)
+    monkeypatch.setattr(core_engine, "embedded_server", lambda _settings: older)
+    with pytest.raises(Refused, match="the programs of 17; nothing was changed"):
+        site.take()
+    assert site.engine.target.names() == []
+
+
+def test_a_key_that_does_not_open_a_backup_does_not_call_it_broken(site: Site) -> None:
+    """The escrow copy from before a rotation is refused as such; the verdict that there is stays."""
+    manifest = _small_backup(site, site.now)
+    _sign_verdict(site, manifest)
+    with pytest.raises(Refused, match="was made for another key") as refused:
+        check_backup(site.engine, site.catalogue, manifest.label, now=site.now)
+    assert "escrow" in refused.value.hint
+    assert site.catalogue.good() == {manifest.label}
+
+
+def test_one_scratch_home_is_used_by_one_process_at_a_time(site: Site) -> None:
+    """A drill needs no database, and so no lock of one: it and a check still do not clear each other's copy away."""
+    with own_scratch(site.settings, "check") as home:
+        home.mkdir()
+        with pytest.raises(Locked, match="Another process is restoring"), own_scratch(site.settings, "check"):
+            pass
+        assert home.exists()
+    assert not home.exists()
+    with own_scratch(site.settings, "check"):
+        pass
 
 
 def test_another_major_version_is_refused(site: Site, tmp_path: Path) -> None:

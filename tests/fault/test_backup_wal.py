@@ -21,11 +21,11 @@ import pytest
 from configs.settings import PROJECT_ROOT, Settings
 from tasks import database
 from tasks.backups import wal
-from tasks.backups.checking import clear
 from tasks.backups.engine import Wanted
 from tasks.backups.operating import carry_out, foresee
 from tasks.backups.programs import Session, ask, connect, scalar
 from tasks.backups.restoring import restore
+from tasks.backups.scratch import clear
 from tasks.backups.targets import WAL
 from tasks.local_stack import find_postgres, remove_postgres
 from tests.backup_site import Site, fill, site_at

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from hypothesis import given
@@ -80,6 +81,28 @@ def test_a_base_stays_as_long_as_what_is_built_on_it() -> None:
     assert plan.goes == ()
 
 
+def test_one_made_while_the_clock_was_behind_is_of_the_time_of_the_one_before() -> None:
+    """On 9 May by its clock, made after 28 June: in the window, and no reason for those before it to go."""
+    history = [_held(14), _held(15), _held(28), _held(9, 5), _held(29)]
+    plan = classify(history, RULE, [], NOW)
+    assert plan.stays["2026050900"] == ("window",)
+    assert plan.goes == ("2026061400",)
+
+
+def test_one_made_while_the_clock_was_ahead_hides_nothing_behind_it() -> None:
+    """Of November by its clock, made on 1 June: it goes with its time, and the newest is the one made last."""
+    plan = classify([_held(1), _held(2, 11), _held(14), _held(15), _held(29, good=False)], RULE, [], NOW)
+    assert plan.stays == {"2026061500": ("window", "minimum"), "2026062900": ("unproven",)}
+
+
+def test_nothing_goes_while_the_clock_is_behind_the_newest() -> None:
+    """In January by the clock, with backups of June: which of them is old cannot be said."""
+    history = [_held(day, good=day > 3) for day in range(1, 29)]
+    plan = classify(history, RULE, [], datetime(2026, 1, 1, tzinfo=UTC))
+    assert plan.goes == ()
+    assert all("clock" in reasons for reasons in plan.stays.values())
+
+
 _HISTORIES = st.lists(
     st.tuples(st.integers(0, 400 * 24), st.booleans(), st.integers(0, 3)), max_size=40, unique_by=lambda item: item[0]
 )
@@ -123,6 +146,16 @@ def test_for_any_history(drawn: list[tuple[int, bool, int]], rule: Keep, placed:
         assert newest == max((held.at for held in kept if held.good and held.at <= instant), default=None)
     again = classify(kept, rule, holds, NOW)
     assert again.goes == ()
+
+
+@given(_HISTORIES, _RULES, st.permutations(range(40)))
+def test_for_any_clock(drawn: list[tuple[int, bool, int]], rule: Keep, hours: list[int]) -> None:
+    """Whatever the clock said while each was made: the newest good ones stay, and what those build on."""
+    wrong = [replace(held, at=NOW - timedelta(hours=hour)) for held, hour in zip(_history(drawn), hours, strict=False)]
+    plan = classify(wrong, rule, [], NOW)
+    good = [held.label for held in wrong if held.good]
+    assert {*good[-rule.minimum_good :]} <= plan.stays.keys()
+    assert all(held.base is None or held.base in plan.stays for held in _after(wrong, plan))
 
 
 @given(_HISTORIES, _RULES)

@@ -16,9 +16,10 @@ from configs.settings import Settings
 from tasks import ledger
 from tasks.reminders.drafts import DraftPlan
 from tasks.reminders.holds_store import NewHold, insert_hold, release_hold
-from tasks.reminders.plan_store import save_plan
+from tasks.reminders.plan_store import save_plan, why_braked
 from tasks.reminders.planning_store import draft_day
 from tasks.reminders.preview_store import explain, preview
+from tasks.reminders.rules_store import fetch_rulebook
 from tests.ledgers import TODAY, Books, item, write_csv
 
 DAY = date(2012, 6, 4)  # a Monday
@@ -218,6 +219,31 @@ def wait_until_blocked(books: Books) -> None:
             return
         time.sleep(0.05)
     raise TimeoutError("nobody waits")
+
+
+def test_after_a_restore_everything_planned_waits_until_a_person_has_looked(books: Books) -> None:
+    """What was sent after the backup is not known in it; an approval after the restore lifts the brake."""
+    with books.engine.begin() as connection:
+        rules = fetch_rulebook(connection, DAY)
+        assert why_braked(connection, rules, 1, DAY) is None
+    run_on(books, DAY)
+    with books.engine.begin() as connection:
+        approve = text("update outbox.reminders set approved_by = 'a person', approved_at = now()")
+        connection.execute(approve)
+    with books.engine.begin() as connection:
+        connection.execute(
+            text(
+                "insert into ops.run_ledger (flow, actor, as_of, dry_run, host, process_id, state, ended_at)"
+                " values ('restore', 'test', current_date, false, 'test', 1, 'done', now())"
+            )
+        )
+        told = why_braked(connection, rules, 1, DAY)
+        assert told is not None
+        assert "was restored at" in told
+        assert why_braked(connection, rules, 0, DAY) is None
+    with books.engine.begin() as connection:
+        connection.execute(approve)
+        assert why_braked(connection, rules, 1, DAY) is None
 
 
 def test_a_braked_run_waits_for_a_person(books: Books) -> None:
