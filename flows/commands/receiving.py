@@ -20,6 +20,7 @@ from tasks.backups.core_engine import CoreEngine
 from tasks.backups.keys import ensure_keys
 from tasks.backups.programs import ENVIRONMENT
 from tasks.backups.runs import open_engine
+from tasks.backups.shipping import ship_home
 from tasks.errors import KontorError
 from tasks.local_stack import LocalPostgres, find_postgres, is_sealed
 
@@ -41,7 +42,8 @@ def main() -> int:
     server = find_postgres(settings.home)
     engine = open_engine(settings)
     if settings.database_url is not None or not isinstance(engine, CoreEngine):
-        stopped.wait()  # a database of one's own sends its WAL to its repository by itself
+        while not stopped.wait(SHIP_SECONDS):  # a database of one's own sends its WAL to its repository by itself
+            _told(lambda: ship_home(engine, datetime.now(UTC)))
         return 0
     if server is None or is_sealed(settings.home):
         print("the database is not running, or waits for its release", flush=True)
@@ -72,6 +74,7 @@ def _receive(settings: Settings, engine: CoreEngine, server: LocalPostgres, stop
 def _ship(engine: CoreEngine, server: LocalPostgres) -> None:
     wal.finish_segment(server)
     time.sleep(LOOK_SECONDS)
+    ship_home(engine, datetime.now(UTC))
     count = wal.ship(engine, datetime.now(UTC))
     if count:
         print(f"shipped {count} segments", flush=True)

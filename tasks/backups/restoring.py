@@ -33,6 +33,7 @@ from configs.settings import Settings
 from tasks.backups.engine import Engine, Wanted
 from tasks.backups.manifest import Manifest
 from tasks.backups.programs import Session, ask, connect, scalar
+from tasks.backups.shipping import unpack_shipped_home
 from tasks.database import RETENTION, database_url
 from tasks.erasures.keys import key_of
 from tasks.erasures.ledger_file import ErasureLedger, ledger_of, longest_ledger
@@ -246,7 +247,7 @@ def apply_erasures(settings: Settings, server: LocalPostgres, ledgers: list[Eras
 def ledgers_for(
     settings: Settings, engine: Engine | None, newest: Manifest | None, origin: Path
 ) -> Iterator[list[ErasureLedger]]:
-    """Every copy of the erasure ledger: this home's own, that of ``origin``, and the one beside the newest backup.
+    """Every copy of the erasure ledger: this home's own, that of ``origin``, those with the newest backup and the WAL.
 
     For a ``with`` block, at whose end what was unpacked is gone again: it holds the key of the hashes. Where this home
     has no ledger or no key of its own the first copy is put in its place: hashes were made with it.
@@ -256,8 +257,11 @@ def ledgers_for(
         found += _taken_over(settings.home, origin)
     with tempfile.TemporaryDirectory(prefix="kontor-home-") as folder:
         if engine is not None and newest is not None:
-            engine.unpack_home(newest, Path(folder))
-            found += _taken_over(settings.home, Path(folder))
+            beside, shipped = Path(folder) / "beside", Path(folder) / "shipped"
+            shipped.mkdir()
+            engine.unpack_home(newest, beside)
+            unpack_shipped_home(engine, shipped)
+            found += [*_taken_over(settings.home, shipped), *_taken_over(settings.home, beside)]
         yield found
 
 

@@ -34,15 +34,15 @@ def seal(
         return streams.seal_stream(name, source, file, keys.read_recipients(ring), watcher)
 
 
-def seal_home(home: Path, target: Target, ring: keys.Keyring, label: str) -> Artefact:
+def seal_home(home: Path, target: Target, ring: keys.Keyring, label: str, name: str = OWN_FILES) -> Artefact:
     """Store what a restored database needs beside it: the erasure ledger with its key, and senders' contracts.
 
     Raises as :func:`seal`.
     """
-    there = [name for name in HOME_PARTS if (home / name).exists()]
+    there = [part for part in HOME_PARTS if (home / part).exists()]
     tar = ["tar", "--create", "--file=-", f"--directory={home}", "--files-from=/dev/null", *there]
     with programs.output_of(tar, "tar did not finish") as output:
-        return seal(target, ring, label, OWN_FILES, output)
+        return seal(target, ring, label, name, output)
 
 
 def unpack(target: Target, manifest: Manifest, name: str, folder: Path, identities: Sequence[x25519.Identity]) -> None:
@@ -52,12 +52,16 @@ def unpack(target: Target, manifest: Manifest, name: str, folder: Path, identiti
         BadInput: it is not what was signed; the folder must not be used.
         DependencyDown: the target cannot be read.
     """
+    unpack_file(target, f"{manifest.label}/{name}", manifest.artefact(name), folder, identities)
+
+
+def unpack_file(
+    target: Target, path: str, artefact: Artefact, folder: Path, identities: Sequence[x25519.Identity]
+) -> None:
+    """Write the files of the archive at ``path`` into a folder; raises as :func:`unpack`."""
     tar = ["tar", "--extract", "--file=-", f"--directory={folder}", "--no-same-owner"]
-    with (
-        target.reading(f"{manifest.label}/{name}") as source,
-        programs.input_of(tar, f"{name} of {manifest.label} is no archive") as sink,
-    ):
-        streams.open_stream(manifest.artefact(name), source, sink, identities)
+    with target.reading(path) as source, programs.input_of(tar, f"{path} is no archive") as sink:
+        streams.open_stream(artefact, source, sink, identities)
 
 
 def unpack_home(target: Target, ring: keys.Keyring, manifest: Manifest, folder: Path) -> None:

@@ -6,6 +6,7 @@
     <target>/<label>/manifest.json            what the rest must be, signed; written last, deleted first
     <target>/<label>/check.json               the verdict of the newest restore check, signed
     <target>/wal/<segment>.zst.age, .json     shipped WAL, the signed record last
+    <target>/wal/home-<size>.tar.zst.age      the erasure ledger between two backups, with such a record too
 
 An artefact is written under another name, brought to disk and renamed; object storage has neither, but shows an object
 only when all of it is there.

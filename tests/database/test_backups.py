@@ -101,7 +101,7 @@ def test_the_watch_is_silent_about_nothing_and_red_after_the_rules_hours(kontor_
 
 def test_a_silence_of_days_is_one_letter_and_its_end_another(kontor_settings: Settings) -> None:
     """Told at the first look and not at the second; told as over once a backup was proven."""
-    begun, now = datetime.now(UTC), datetime.now(UTC)
+    now = datetime.now(UTC)
     people = (Mailbox("ops@example.org"),)
     proof = (
         "insert into ops.restore_checks (backup_id, state, checked_at)"
@@ -120,9 +120,9 @@ def test_a_silence_of_days_is_one_letter_and_its_end_another(kontor_settings: Se
         [alert] = reserve_untold(connection, now)
         assert reserve_untold(connection, now) == []
         connection.execute(text(proof), {"ago": "0 days"})
-        assert keep_alarms(connection, unproven_backups(connection), now)["cleared"] == 1
+        assert keep_alarms(connection, unproven_backups(connection), now)["alerts_cleared"] == 1
         [over] = reserve_untold_ends(connection, now)
-    first = alert_letter(alert, sender="kontor@example.org", to=people, now=begun)
+    first = alert_letter(alert, sender="kontor@example.org", to=people, now=now)
     last = alert_letter(over, sender="kontor@example.org", to=people, now=now, over=True)
     assert (first.subject, last.subject) == ("[Kontor] backup is silent", "[Kontor] Over: backup is silent")
     assert "No backup was proven to restore since" in first.text

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, date, datetime
 from pathlib import Path
+from random import Random
 from uuid import UUID, uuid4
 
 import psycopg
@@ -16,11 +17,13 @@ from psycopg.conninfo import make_conninfo
 from configs.settings import Settings
 from tasks import database
 from tasks.backups.engine import Wanted
+from tasks.backups.faults import flip
 from tasks.backups.handing_over import address_of, hand_over, look_at, scratch_of
 from tasks.backups.operating import carry_out, foresee, open_restored
 from tasks.backups.programs import OwnServer, ask, connect, scalar
 from tasks.backups.restoring import HELD_REASON, SEQUENCE_MARGIN, restore
 from tasks.backups.scratch import clear
+from tasks.backups.shipping import ship_home, unpack_shipped_home
 from tasks.erasures.ledger_file import Entry, Subject, ledger_of
 from tasks.errors import DependencyDown, Refused, UsageError
 from tasks.ledger import open_run
@@ -80,7 +83,7 @@ def _may_enter(server: LocalPostgres, role: str) -> bool:
         return False
 
 
-def test_a_restored_database_is_sealed_until_nobody_comes_back(site: Site, new_home: Path) -> None:
+def test_a_restored_database_is_sealed_until_nobody_comes_back(site: Site, new_home: Path, tmp_path: Path) -> None:
     """Nobody but the restore gets in; then the erased stay erased, numbers go on behind, and no mail leaves."""
     manifest = site.take()
     _erase(site, "000007")
@@ -96,12 +99,13 @@ def test_a_restored_database_is_sealed_until_nobody_comes_back(site: Site, new_h
         name = "select name from crm.organizations where customer_number = '000007'"
         assert scalar(connection, name) == "Firm 7"
 
-    # The ledger of the home that made the backup is found beside the next backup, with a hold placed since.
+    # The ledger of the home that made the backup is found beside the next backup; what came after that, with the WAL.
     held = Entry(
         datetime.now(UTC), "hold", "crm.organizations", reference=str(uuid4()), subjects=[Subject(str(uuid4()))]
     )
-    ledger_of(site.settings.home).append([held])
     later = site.take()
+    ledger_of(site.settings.home).append([held])
+    assert [ship_home(site.engine, site.now) for _ in range(2)] == [True, False]
     released = open_restored(settings, site.engine, site.catalogue, origin=new_home)
     assert later.label == site.catalogue.backups[-1].label
     assert (released.erased["subjects"], released.held_mails) == (1, 4)
@@ -120,6 +124,9 @@ def test_a_restored_database_is_sealed_until_nobody_comes_back(site: Site, new_h
         assert scalar(connection, standing) == held.reference
         assert scalar(connection, "select state from ops.run_ledger where flow = 'restore'") == "done"
     assert list(Path(tempfile.gettempdir()).glob("kontor-home-*")) == []  # it held the key of the ledger's hashes
+    [copy] = Path(site.engine.target.root).glob("wal/home-*.age")
+    copy.write_bytes(flip(copy.read_bytes(), Random(1)))
+    assert not unpack_shipped_home(site.engine, tmp_path)
     with pytest.raises(Refused, match="open already"):
         open_restored(settings, site.engine, site.catalogue, origin=new_home)
 

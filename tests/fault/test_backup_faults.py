@@ -392,7 +392,7 @@ def test_a_clock_that_was_ahead_for_one_backup_hides_none_of_those_after_it(site
     between = foresee(site.settings, site.catalogue, None, after[1].point_time + timedelta(hours=1), elsewhere)
     assert between.wanted.newest == after[1]
 
-    later = start + timedelta(days=policy.recovery_window_days + 3)
+    later = start + timedelta(days=policy.recovery_window_days + 1, hours=12)
     only_the_window = replace(policy, keep_daily=0, keep_weekly=0, keep_monthly=0, minimum_good=1)
     assert runs.prune(database, site.engine, only_the_window, later, live=True) == [after[0].label, ahead.label]
     with database.begin() as connection:
