@@ -279,8 +279,12 @@ def report_backfill(run: BackfillRun, backfill: Backfill, state: str) -> dict[st
     return counts
 
 
-def cancelled_in_prefect(_flow: Flow[..., Any], flow_run: FlowRun, _state: State[Any]) -> None:
-    """What Prefect's worker does once it has ended a driver that somebody cancelled in its pages: our tables follow."""
+def cancelled_in_prefect(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """What Prefect's worker does once it has ended a driver that somebody cancelled in its pages: our tables follow.
+
+    Prefect passes all three by their names.
+    """
+    del flow, state
     with engine_for(load_settings(), purpose="kontor backfill").begin() as connection:
         cancel_backfill_of(connection, flow_run.id)
 

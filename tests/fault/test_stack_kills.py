@@ -190,7 +190,7 @@ def test_what_came_in_starts_what_follows_and_a_cancelled_backfill_is_over(home:
     assert _windows(books).get("running", 0) == 0
     for _ in range(2):
         _run(home, "run", "run_watch", **TOLD)
-    assert _states(books, "backfill") == ["abandoned"]
+    assert _states(books, "backfill") == ["failed"]
     assert books.read("select state from ops.backfills") == [{"state": "cancelled"}]
 
 
