@@ -11,11 +11,11 @@ import pytest
 
 from configs.settings import Settings
 from tasks import database
-from tasks.backups.checking import clear
 from tasks.backups.engine import Wanted
 from tasks.backups.operating import open_restored
 from tasks.backups.programs import ask, connect
 from tasks.backups.restoring import restore
+from tasks.backups.scratch import clear
 from tasks.erasures.blind import blind_everywhere
 from tasks.erasures.files import _texts_of, output_files
 from tasks.erasures.keys import key_of
