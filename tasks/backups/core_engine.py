@@ -36,6 +36,7 @@ from tasks.backups.manifest import (
     label_for,
     sign,
 )
+from tasks.backups.pieces import Known, read_known, write_known
 from tasks.backups.programs import ask, connect, files, scalar
 from tasks.backups.sealing import seal, seal_home, unpack, unpack_home
 from tasks.backups.source import describe, embedded_server, history_of, server_time, write_beats
@@ -46,6 +47,7 @@ from tasks.local_stack import LocalPostgres, programs_folder
 
 BASE, WAL_OF_BACKUP, FILE_LIST = "base.tar.zst.age", "wal.tar.zst.age", "backup_manifest.zst.age"
 SLOT = "kontor_backup"
+_PIECES = ".pieces"
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ class CoreEngine:
 
     @property
     def lists(self) -> Path:
-        """Where the lists of files stay that the next incremental backup compares with; names, sizes and digests."""
+        """Where the lists of files and the pieces' fingerprints stay that the next incremental backup compares with."""
         return self.settings.home / "backup_lists"
 
     def _take(
@@ -119,7 +121,7 @@ class CoreEngine:
         artefact, listed = self._copy_data(server, label, self._base_options(kind, base))
         first = _wal_range(listed)
         beats = write_beats(server)
-        point = mark_point(server, f"kontor {label}")
+        point = mark_point(server, f"kontor {label}", known=self._known(base if kind == INCREMENTAL else None))
         wal = self._copy_wal(server, label, point.lsn, scratch)
         file_list = seal(self.target, self.ring, label, FILE_LIST, BytesIO(listed))
         own = seal_home(self.settings.home, self.target, self.ring, label)
@@ -143,7 +145,7 @@ class CoreEngine:
             number=self.survey().next_number,
             **about,
         )
-        self._keep_list(label, listed)
+        self._keep_list(label, listed, point.known)
         self.target.put(f"{label}/{MANIFEST}", sign(manifest, keys.read_signing_key(self.ring)))
         return manifest
 
@@ -181,8 +183,14 @@ class CoreEngine:
         with programs.output_of(tar, "tar did not finish") as output:
             return seal(self.target, self.ring, label, WAL_OF_BACKUP, output)
 
-    def _keep_list(self, label: str, listed: bytes) -> None:
+    def _known(self, base: Manifest | None) -> Known:
+        """What need not be read again after ``base``; a full backup reads everything, whatever was found before."""
+        kept = self.lists / f"{base.label}{_PIECES}" if base is not None else None
+        return read_known(kept.read_bytes()) if kept is not None and kept.is_file() else Known()
+
+    def _keep_list(self, label: str, listed: bytes, known: Known) -> None:
         self.lists.mkdir(mode=0o700, parents=True, exist_ok=True)
+        keys.write_private(self.lists / f"{label}{_PIECES}", write_known(known))
         keys.write_private(self.lists / label, listed)
 
     def unpack_home(self, manifest: Manifest, folder: Path) -> None:
@@ -203,7 +211,8 @@ class CoreEngine:
     def housekeep(self, catalogue: Catalogue, _now: datetime, /) -> int:
         """Delete the lists of files of backups that are gone."""
         kept = {manifest.label for manifest in catalogue.backups}
-        old = [path for path in (self.lists.glob("*") if self.lists.is_dir() else ()) if path.name not in kept]
+        there = self.lists.glob("*") if self.lists.is_dir() else ()
+        old = [path for path in there if path.name.removesuffix(_PIECES) not in kept]
         for path in old:
             path.unlink()
         return len(old)

@@ -21,6 +21,7 @@ from sqlalchemy import create_engine, event, text
 from sqlalchemy.pool import NullPool
 
 from configs.settings import PROJECT_ROOT, Settings
+from tasks.backups import pieces
 from tasks.backups.catalogue import Catalogue
 from tasks.backups.checking import check_backup
 from tasks.backups.engine import Wanted
@@ -219,6 +220,73 @@ def test_a_fingerprint_sees_every_change_and_no_order(kontor_settings: Settings)
         ask(connection, "update ops.seen_text set name = '{ }' where place = 1")
         changed = prints(connection)
     assert [one != other for one, other in zip(first, changed, strict=True)] == [True, True]
+
+
+_CHANGES = (
+    "update ops.seen_pieces set name = 'changed' where place = 77",
+    # The file becomes shorter by two pieces and a half: with its last pages goes the proof that rows were on them.
+    "delete from ops.seen_pieces where ctid >= '(34,0)'; vacuum ops.seen_pieces",
+    "insert into ops.seen_pieces select n, repeat('n', 90) from generate_series(5000, 5200) n",
+    "update ops.seen_pieces set name = 'x' where place % 50 = 0",
+    "vacuum full ops.seen_pieces",
+    "truncate ops.seen_pieces",
+    "insert into ops.seen_pieces select n, repeat('m', 90) from generate_series(1, 1000) n",
+)
+
+
+class _Looks:
+    """A table looked at again and again: what it holds by its pieces, and how many of them were read each time."""
+
+    def __init__(self, server: LocalPostgres, readers: list[Session]) -> None:
+        self.server, self.readers, self.lsn = server, readers, "0/0"
+        self.held: pieces.Pieces | None = None
+        self.read: list[int | None] = []
+
+    def look(self) -> None:
+        """Read what may have changed; the sum must be that of all rows."""
+        found = [table for table in pieces.large_tables(self.readers[0]) if table.name == "seen_pieces"]
+        for table in found:
+            with pieces.page_reader(self.server, "kontor") as session:
+                stale = pieces.stale_pieces(session, table, self.held, self.lsn)
+            self.read.append(len(stale) if stale is not None else None)
+            self.held = pieces.print_pieces(self.readers, table, self.held, stale)
+            assert self.held is not None
+            whole = "select count(*), coalesce(sum(hash_record_extended(t, 0)), 0) from ops.seen_pieces t"
+            rows, total = sum(n for n, _ in self.held.sums), sum(one for _, one in self.held.sums)
+            assert ask(self.readers[0], whole) == [(rows, total)]
+        self.lsn = str(ask(self.readers[0], "select pg_current_wal_insert_lsn()")[0][0])
+
+
+def test_what_was_not_written_to_is_not_read_again_and_the_sum_is_that_of_all_rows(
+    kontor_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After each kind of change the sum of the pieces is the whole table's; only what was written to is read."""
+    monkeypatch.setattr(pieces, "LARGE_BLOCKS", 4)
+    monkeypatch.setattr(pieces, "PIECE_BLOCKS", 4)
+    server = find_postgres(kontor_settings.home)
+    assert server is not None
+    with connect(server) as one, connect(server) as other:
+        looks = _Looks(server, [one, other])
+        try:
+            ask(one, "create table ops.seen_pieces (place integer, name text)")
+            ask(one, "insert into ops.seen_pieces select n, repeat('n', 90) from generate_series(1, 3000) n")
+            ask(one, "vacuum ops.seen_pieces")
+            looks.look()
+            looks.look()
+            for change in _CHANGES:
+                for statement in change.split("; "):
+                    ask(one, statement)
+                looks.look()
+        finally:
+            ask(one, "drop table if exists ops.seen_pieces")
+    first, untouched, one_row = looks.read[:3]
+    assert (first, untouched) == (None, 0)
+    assert one_row in (1, 2)  # where the row was, and where it is
+    assert looks.read.count(None) == 3  # the first, and two other files
+    assert looks.held is not None
+    known = pieces.Known(looks.lsn, {"kontor ops.seen_pieces": looks.held})
+    assert pieces.read_known(pieces.write_known(known)) == known
+    assert pieces.read_known(b"{") == pieces.Known()
 
 
 def test_full_or_incremental_follows_from_the_rule_and_from_what_there_is(site: Site) -> None:
