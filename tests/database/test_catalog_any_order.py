@@ -19,7 +19,8 @@ from tests.ledgers import Books, write_csv
 
 FIRST = date(2026, 1, 5)
 PARTS = ("A-1", "B", "C")
-COLUMNS = ("name", "description", "customer_price", "dealer_price", "stock", "promo_price")
+COLUMNS = ("name", "description", "unit", "customer_price", "dealer_price", "stock", "promo_price")
+WORDS = {"name": ["x", "y", ""], "description": ["x", "y", ""], "unit": ["st", "box", ""]}
 UNREADABLE = "not a number"
 ALWAYS = "always"
 
@@ -54,7 +55,7 @@ class File:
         """Write the file and return where; one product stands in every file, so that none is empty."""
         rows = [
             {"part_number": part, "currency": "EUR", **dict(zip(self.columns, values, strict=True))}
-            for part, values in (*self.rows, (ALWAYS, ("1",) * len(self.columns)))
+            for part, values in (*self.rows, (ALWAYS, tuple("st" if c == "unit" else "1" for c in self.columns)))
         ]
         if "promo_price" in self.columns:
             for row in rows:
@@ -78,12 +79,8 @@ def _files(full: bool) -> st.SearchStrategy[File]:
     @st.composite
     def build(draw: st.DrawFn) -> File:
         columns = tuple(draw(st.lists(st.sampled_from(COLUMNS), min_size=1, max_size=4, unique=True)))
-        value = {
-            name: st.sampled_from(["x", "y", ""])
-            if name in ("name", "description")
-            else st.sampled_from(["10", "10", "12", "", UNREADABLE])
-            for name in columns
-        }
+        amounts = ["10", "10", "12", "", UNREADABLE]
+        value = {name: st.sampled_from(WORDS.get(name, amounts)) for name in columns}
         parts = draw(st.lists(st.sampled_from(PARTS), max_size=3, unique=True))
         rows = tuple((part, tuple(draw(value[name]) for name in columns)) for part in sorted(parts))
         number = 0 if full else draw(st.sampled_from([0, 9, 10]))

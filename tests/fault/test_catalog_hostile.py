@@ -50,10 +50,16 @@ def _bmecat(path: Path, products: int) -> Path:
         '<ARTICLE_PRICE price_type="nrp"><PRICE_AMOUNT>{n}.5</PRICE_AMOUNT><PRICE_CURRENCY>EUR</PRICE_CURRENCY>'
         "</ARTICLE_PRICE></ARTICLE_PRICE_DETAILS></ARTICLE>"
     )
+    tie = (
+        "<ARTICLE_TO_CATALOGGROUP_MAP><ART_ID>P{n}</ART_ID><CATALOG_GROUP_ID>7</CATALOG_GROUP_ID>"
+        "</ARTICLE_TO_CATALOGGROUP_MAP>"
+    )
     features = "<FEATURE><FNAME>Colour</FNAME><FVALUE>red</FVALUE></FEATURE>" * 40
     with path.open("w", encoding="utf-8") as stream:
-        stream.write("<BMECAT><T_NEW_CATALOG>")
+        stream.write("<BMECAT><T_NEW_CATALOG><CATALOG_STRUCTURE><GROUP_ID>7</GROUP_ID><GROUP_NAME>Pens</GROUP_NAME>")
+        stream.write("</CATALOG_STRUCTURE>")
         stream.writelines(article.format(n=n, features=features) for n in range(products))
+        stream.writelines(tie.format(n=n) for n in range(products))
         stream.write("</T_NEW_CATALOG></BMECAT>")
     return path
 
@@ -65,7 +71,8 @@ def test_a_large_bmecat_file_is_streamed(tmp_path: Path) -> None:
     for products in (1_000, 31_000):
         path = _bmecat(tmp_path / f"bmecat_{products}.xml", products)
         found: list[Cost] = []
-        assert len(read_confined(path, contract, on_cost=found.append).frame) == products
+        frame = read_confined(path, contract, on_cost=found.append).frame
+        assert (len(frame), set(frame["category"])) == (products, {"Pens"})
         costs.append(found[0].peak_bytes)
         sizes.append(path.stat().st_size)
     assert sizes[1] - sizes[0] > 70_000_000
