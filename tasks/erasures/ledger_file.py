@@ -26,7 +26,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -139,12 +139,11 @@ class ErasureLedger:
         previous, expected = NO_LINE, 1
         for raw in self._raw_lines():
             body = _parsed(raw, expected)
-            stated = body.pop("hash", None)
-            if body["sequence"] != expected or body["previous"] != previous or _digest(body) != stated:
+            if body["sequence"] != expected or body["previous"] != previous or _hashed(raw, body) != body["hash"]:
                 raise _broken(expected)
-            previous, expected = str(stated), expected + 1
+            previous, expected = str(body["hash"]), expected + 1
             if expected - 1 > after:
-                yield _line({**body, "hash": previous})
+                yield _line(body)
 
     def verify(self) -> Extent:
         """How far the ledger goes, every line of it checked; a ledger that does not exist has no lines.
@@ -157,9 +156,12 @@ class ErasureLedger:
             extent = Extent(extent.lines + 1, extent.subjects + len(line.subjects), line.sequence, line.hash)
         return extent
 
-    def in_force(self) -> list[Line]:
-        """The erasures and requests that were carried out, oldest first: all but the voided ones."""
-        lines = list(self.read())
+    def in_force(self, lines: Sequence[Line] | None = None) -> list[Line]:
+        """The erasures and requests that were carried out, oldest first: all but the voided ones.
+
+        ``lines`` are the ledger's own, where they have been read already.
+        """
+        lines = list(self.read()) if lines is None else lines
         voided = {number for line in lines if line.kind == "void" for number in line.refers_to}
         return [line for line in lines if line.kind in ("erasure", "request") and line.sequence not in voided]
 
@@ -269,6 +271,11 @@ def _text(body: dict[str, Any], subjects: Sequence[Subject] = ()) -> str:
 
 def _digest(body: dict[str, Any], subjects: Sequence[Subject] = ()) -> str:
     return hashlib.sha256(_text(body, subjects).encode()).hexdigest()
+
+
+def _hashed(raw: str, body: Mapping[str, Any]) -> str:
+    """The hash of a line as it stands there, which is that of its text without the hash: nothing is written anew."""
+    return hashlib.sha256(raw.rstrip("\n").replace(f'"hash":"{body["hash"]}",', "", 1).encode()).hexdigest()
 
 
 def _parsed(raw: str, expected: int | None) -> dict[str, Any]:

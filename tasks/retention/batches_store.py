@@ -63,17 +63,17 @@ def named(purge: Purge) -> dict[str, str]:
     return {"run_id": str(purge.run_id), "actor": purge.actor}
 
 
+# Says how far the plan came, and whether somebody waits for a row of this transaction.
+NOTE = f"""
+update ops.retention_plan_items set done = done + :rows, reached = greatest(reached, :reached)
+where plan_id = :plan_id and position = :position returning {WAITED_FOR}
+"""
+
+
 def note(connection: Connection, purge: Purge, item: Item, rows: int, reached: int) -> bool:
     """Note how far the plan came, and say whether somebody waits for a row of this transaction."""
-    return bool(
-        connection.scalar(
-            text(
-                "update ops.retention_plan_items set done = done + :rows, reached = greatest(reached, :reached)"
-                f" where plan_id = :plan_id and position = :position returning {WAITED_FOR}"
-            ),
-            {"rows": rows, "reached": reached, "plan_id": purge.plan_id, "position": item.position},
-        )
-    )
+    bound = {"rows": rows, "reached": reached, "plan_id": purge.plan_id, "position": item.position}
+    return bool(connection.scalar(text(NOTE), bound))
 
 
 def entry_of(purge: Purge, item: Item, subjects: Sequence[Subject]) -> Entry:

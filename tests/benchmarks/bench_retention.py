@@ -209,6 +209,14 @@ def _purge(settings: Settings, folder: Path, run_id: int) -> Purge:
             ),
             {"run_id": run_id, "day": NOW.date(), "now": NOW},
         ).scalar_one()
+        connection.execute(
+            text(
+                "insert into ops.retention_plan_items (plan_id, position, rule_id, rule_version, entity, action,"
+                " strategy, horizon, stored, due, held, estimated_bytes)"
+                " values (:plan_id, 10, 'bench', 1, :table, 'delete', 'pages', :horizon, 0, 0, 0, 0)"
+            ),
+            {"plan_id": plan_id, "table": TABLE, "horizon": HORIZON},
+        )
     return Purge(engine, plan_id, run_id, "bench", ledger_of(folder), key_of(folder), NOW)
 
 
@@ -311,6 +319,7 @@ def _measure(settings: Settings, rows: int) -> None:
         f"   blanked / UPDATE of full pages {blanked / full:.2f}, with room {blanked / update:.2f}"
     )
     _read_speed(settings.home, min(rows // 4, 200_000))
+    del identities.IDENTITIES[TABLE]  # type: ignore[attr-defined]
     _replay_speed(settings, max(rows // 24, 1_000), purge)
 
 
