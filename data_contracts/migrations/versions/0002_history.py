@@ -312,7 +312,7 @@ begin
     from history.change_log s cross join lateral (
         select coalesce(array_agg(c.name) filter (where c.goes), '{}') as names,
                coalesce(jsonb_object_agg(c.name, encode(c.salt, 'hex')) filter (where not c.goes), '{}') as salts,
-               -- history.commitment() in its own words: a function with a search path of its own is called, not inlined.
+               -- history.commitment() in its own words: one with a search path of its own is called, not inlined.
                coalesce(jsonb_object_agg(c.name, encode(sha256(c.salt || convert_to(
                    c.name || chr(31) || coalesce((s.old_values -> c.name)::text, '')
                           || chr(31) || coalesce((s.new_values -> c.name)::text, ''), 'UTF8')), 'hex'))
