@@ -19,7 +19,7 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 from configs.settings import PROJECT_ROOT, Settings
-from tasks.prefect_server import find_prefect, prefect_environment
+from tasks.prefect_server import expected_prefect, find_prefect, prefect_environment
 from tasks.standing import find_supervisor
 from tests.end_to_end.test_up import _ask, _companions, _run, _until, home
 from tests.fault.test_kills import kill_server
@@ -47,7 +47,7 @@ def _archive(home: Path, files: list[Path]) -> None:
 @contextmanager
 def _second_worker(home: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Another worker of the same pool, as a second machine would have it, for a ``with`` block."""
-    server = find_prefect(home)
+    server = expected_prefect(home)
     assert server is not None
     own = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "KONTOR_"))}
     more = {"KONTOR_HOME": str(home), "PYTHONPATH": str(PROJECT_ROOT), "PREFECT_WORKER_QUERY_SECONDS": "2", **TOLD}
@@ -99,7 +99,7 @@ def _kill(who: str, home: Path, second: subprocess.Popen[bytes]) -> None:
     elif who == "second worker":
         _kill_family(second.pid)
     elif who == "server":
-        server = find_prefect(home)
+        server = expected_prefect(home)
         if server is not None:
             os.killpg(server.pid, signal.SIGKILL)
     else:
