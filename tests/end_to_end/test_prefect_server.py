@@ -5,15 +5,17 @@ The flows run in a process of their own with the environment that ``prefect_envi
 
 from __future__ import annotations
 
+import base64
 import functools
 import json
 import os
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,7 +30,7 @@ from tasks.prefect_server import (
     start_prefect,
     stop_prefect,
 )
-from tasks.prefect_settings import history_kept
+from tasks.prefect_settings import Listening, history_kept
 
 ROOT = Path(__file__).resolve().parents[2]
 PERSON = ("Ludmila", "Vassileva-Quist", "ludmila.vassileva@customer.example")
@@ -68,12 +70,12 @@ class Stack:
         with urllib.request.urlopen(request, timeout=30) as answer:
             return json.load(answer)
 
-    def run(self, scenario: Callable[..., None], *arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(self, scenario: Callable[..., None], *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
         """Run one of this module's scenarios in a process of its own against the server."""
         own = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
         return subprocess.run(
             [sys.executable, __file__, scenario.__name__, *arguments],
-            env={**own, **prefect_environment(self.server, self.home), "HOME": str(self.user_home)},
+            env={**own, **prefect_environment(self.server, self.home), **more, "HOME": str(self.user_home)},
             cwd=ROOT,
             capture_output=True,
             text=True,
@@ -280,6 +282,41 @@ def _until(answer: Callable[[], Any], enough: Callable[[Any], bool], seconds: fl
     while not enough(got := answer()) and time.monotonic() < deadline:
         time.sleep(0.2)
     return got
+
+
+@pytest.mark.campaign
+def test_a_server_that_others_reach_asks_for_its_password(stack: Stack, tmp_path: Path) -> None:
+    """Without it nothing is told, with it everything; a flow that knows it runs, one that does not fails."""
+    login, home = "admin:a-password-of-24-letters", tmp_path / "exposed"
+    with psycopg.connect(stack.sync_dsn(), autocommit=True) as connection:
+        connection.execute("create database exposed")
+    url = stack.database_url.replace("@/prefect?", "@/exposed?")
+    server = start_prefect(home, database_url=url, listening=Listening("0.0.0.0", None, login))
+    try:
+        assert _status(server, None) == _status(server, "admin:another") == 401
+        assert _status(server, login) == 200
+        known, unknown = (
+            replace(stack, server=server, home=home).run(orderly_flow, **prefect_environment(server, home, given))
+            for given in (login, None)
+        )
+        assert known.returncode == 0, known.stderr
+        assert unknown.returncode != 0
+        assert login.split(":")[1] not in known.stdout + known.stderr + unknown.stdout + unknown.stderr
+    finally:
+        stop_prefect(home)
+
+
+def _status(server: PrefectServer, login: str | None) -> int:
+    """The HTTP status with which the API answers a question about flows."""
+    headers = {"Content-Type": "application/json"}
+    if login is not None:
+        headers["Authorization"] = f"Basic {base64.b64encode(login.encode()).decode()}"
+    asked = urllib.request.Request(f"{server.api_url}/flows/filter", data=b"{}", headers=headers)
+    try:
+        with urllib.request.urlopen(asked, timeout=30) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
 
 
 def test_server_is_found_quickly_and_once(stack: Stack) -> None:

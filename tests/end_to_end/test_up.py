@@ -158,6 +158,28 @@ def test_what_a_killed_worker_leaves_is_closed_and_done_again(home: Path, tmp_pa
     _until("its end", lambda: [state for _, state, _ in _runs(home, "payment_sync")] == ["abandoned", "done"])
 
 
+_PAST_RUNS = """
+insert into ops.run_ledger (flow, actor, as_of, dry_run, state, host, process_id, started_at, ended_at)
+select flow, 'test', current_date, false, 'done', 'test', 1, at, at
+from (select key as flow, now() - make_interval(days => value::int) as at
+      from jsonb_each_text(cast(:before as jsonb))) planted
+"""
+
+
+@pytest.mark.campaign
+def test_missed_runs_are_made_up_for_as_their_deployment_says(home: Path) -> None:
+    """After days without anybody up: one run where the rule is the latest, none where it is to skip or never ran."""
+    assert _run(home, "db", "upgrade").returncode == 0
+    before = {"payment_sync": 6, "customer_import": 3, "privacy_report": 30, "restore_check": 20}
+    with database.engine_for(Settings(home=home), database.OWNER).begin() as connection:
+        connection.execute(text(_PAST_RUNS), {"before": json.dumps(before)})
+    assert _run(home, "up", "--detach").returncode == 0
+    made_up = _ask(home, "flow_runs/filter", flow_runs={"tags": {"all_": ["catch-up"]}}, limit=50)
+    names = {run["flow_id"] for run in made_up}
+    flows = {found["id"]: found["name"] for found in _ask(home, "flows/filter") if found["id"] in names}
+    assert sorted(flows[run["flow_id"]] for run in made_up) == ["customer_import", "payment_sync", "privacy_report"]
+
+
 def _runs(home: Path, flow: str) -> list[tuple[str, str, int]]:
     with database.engine_for(Settings(home=home), database.FLOWS).connect() as connection:
         rows = connection.execute(
