@@ -31,6 +31,7 @@ from sqlalchemy.pool import NullPool
 
 from configs.settings import Settings
 from tasks.backups.engine import Engine, Wanted
+from tasks.backups.keys import write_private
 from tasks.backups.manifest import Manifest
 from tasks.backups.programs import Session, ask, connect, scalar
 from tasks.backups.shipping import unpack_shipped_home
@@ -216,6 +217,7 @@ def release(settings: Settings, ledgers: list[ErasureLedger], *, margin: int = S
         raise Refused("This database waits for no release: it is open already.", hint="Nothing is to be done.")
     server = start_recovered(settings.home, paused=False)
     erased = apply_erasures(settings, server, ledgers)
+    _go_on_with(settings.home, longest_ledger(ledgers) if ledgers else ledger_of(settings.home))
     with connect(server) as connection:
         sequences = advance_sequences(server, margin)
         held = hold_mails(server)
@@ -241,6 +243,14 @@ def apply_erasures(settings: Settings, server: LocalPostgres, ledgers: list[Eras
     engine = create_engine(url, poolclass=NullPool, connect_args={"options": f"-c timezone=UTC -c role={RETENTION}"})
     with engine.begin() as connection:
         return replay(connection, ledger, key)
+
+
+def _go_on_with(home: Path, ledger: ErasureLedger) -> None:
+    """Let the home's own ledger be the one that was applied, so that what is erased from now on is added behind it."""
+    own = ledger_of(home).path
+    if ledger.path != own:  # of copies that go equally far the home's own is the one that is applied
+        own.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_private(own, ledger.path.read_bytes())
 
 
 @contextmanager

@@ -24,6 +24,8 @@ _COPY, _RECORD, _FILE = "home-", ".json", ".tar.zst.age"
 def ship_home(engine: Engine, now: datetime) -> bool:
     """Bring the erasure ledger to the target where it has grown; returns whether it had. Harmless to repeat.
 
+    A longer one on the target is never replaced: this home was restored from before it, and has not taken it over yet.
+
     Raises:
         DependencyDown: the target cannot be written to; the copy before is still there.
     """
@@ -32,7 +34,7 @@ def ship_home(engine: Engine, now: datetime) -> bool:
         return False
     name = f"{_COPY}{ledger.stat().st_size:015d}"
     before = [file for file in engine.target.names(WAL) if file.startswith(_COPY)]
-    if name + _RECORD in before:
+    if any(file.endswith(_RECORD) and file >= name for file in before):
         return False
     artefact = seal_home(engine.settings.home, engine.target, engine.ring, WAL, name + _FILE)
     record = Segment(name, now.isoformat(), now.isoformat(), artefact)

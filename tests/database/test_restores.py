@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from random import Random
@@ -104,8 +106,11 @@ def test_a_restored_database_is_sealed_until_nobody_comes_back(site: Site, new_h
         datetime.now(UTC), "hold", "crm.organizations", reference=str(uuid4()), subjects=[Subject(str(uuid4()))]
     )
     later = site.take()
+    ledger_of(new_home).path.parent.mkdir()
+    shutil.copy(ledger_of(site.settings.home).path, ledger_of(new_home).path)  # a home that fell behind
     ledger_of(site.settings.home).append([held])
     assert [ship_home(site.engine, site.now) for _ in range(2)] == [True, False]
+    assert not ship_home(replace(site.engine, settings=settings), site.now), "a longer one is never replaced"
     released = open_restored(settings, site.engine, site.catalogue, origin=new_home)
     assert later.label == site.catalogue.backups[-1].label
     assert (released.erased["subjects"], released.held_mails) == (1, 4)
@@ -124,6 +129,7 @@ def test_a_restored_database_is_sealed_until_nobody_comes_back(site: Site, new_h
         assert scalar(connection, standing) == held.reference
         assert scalar(connection, "select state from ops.run_ledger where flow = 'restore'") == "done"
     assert list(Path(tempfile.gettempdir()).glob("kontor-home-*")) == []  # it held the key of the ledger's hashes
+    assert ledger_of(new_home).verify() == ledger_of(site.settings.home).verify()
     [copy] = Path(site.engine.target.root).glob("wal/home-*.age")
     copy.write_bytes(flip(copy.read_bytes(), Random(1)))
     assert not unpack_shipped_home(site.engine, tmp_path)
