@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]
@@ -193,6 +194,28 @@ def _be_a_command(request: Mapping[str, Any]) -> int:
     return main(request["arguments"])
 
 
+# What is counted: deciding, sending, the mail connection and the database driver, not what only leads there.
+_COUNTED = ("/tasks/reminders/", "/tasks/mail", "/tasks/ledger.py", "/psycopg/", "/emails/", "/smtplib.py")
+
+
+def _end_at_step(last: int) -> None:
+    """Have this process kill itself at a step: the so-manieth call or return, of C functions too, in such code."""
+    counted: dict[str, bool] = {}
+    left = last
+
+    def count(frame: FrameType, _event: str, _argument: object) -> None:
+        nonlocal left
+        name = frame.f_code.co_filename
+        if name not in counted:
+            counted[name] = any(part in name for part in _COUNTED)
+        if counted[name]:
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.setprofile(count)
+
+
 def _be_a_flow(name: str, parameters: Mapping[str, Any]) -> int:
     """What ``kontor run`` does, but for Prefect's engine: the steps are called as the functions that they are."""
     import importlib
@@ -215,7 +238,11 @@ def _be_a_flow(name: str, parameters: Mapping[str, Any]) -> int:
     rest = {key: value for key, value in parameters.items() if key not in words}
     try:
         settings = load_settings()
-        ensure_database(settings, print)
+        last_step = os.environ.get("KONTOR_TEST_LAST_STEP")
+        if last_step is None:
+            ensure_database(settings, print)
+        else:  # whoever asks for this has seen to the database, a hundred times a minute
+            _end_at_step(int(last_step))
         instruction: dict[str, Any] = {}
         if own is not None:
             said = own(**{key: value for key, value in parameters.items() if key in words})

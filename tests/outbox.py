@@ -58,11 +58,20 @@ def make_customers(settings: Settings, customers: int, *, items: int = 2, countr
         day = connection.scalar(text("select ops.business_today()")) or date.min
         run_id = int(connection.scalar(text(_RUN), {"day": day}) or 0)
         connection.execute(text("update ops.run_ledger set state = 'done', ended_at = now()"))
-        values = {"run_id": run_id, "day": day, "customers": customers, "items": items, "stage": "first",
+        values = {"run_id": run_id, "day": day, "first": 1, "last": customers, "items": items, "stage": "first",
                   "language": "en", "country": country}  # fmt: skip
         for statement in _FILL:
             connection.execute(text(statement), values)
     return Queue(settings, day, Claim(0, ""))
+
+
+def add_customers(queue: Queue, first: int, count: int, *, items: int = 2, country: str = "BG") -> None:
+    """More of the same beside them, numbered from ``first`` on."""
+    values = {"day": queue.day, "first": first, "last": first + count - 1, "items": items, "stage": "first",
+              "language": "en", "country": country}  # fmt: skip
+    with engine_for(queue.settings, OWNER).begin() as connection:
+        for statement in _FILL[1:]:
+            connection.execute(text(statement), values)
 
 
 def fill_queue(
@@ -81,7 +90,8 @@ def fill_queue(
         values = {
             "run_id": run_id,
             "day": day,
-            "customers": customers,
+            "first": 1,
+            "last": customers,
             "items": items,
             "stage": stage,
             "language": language,
@@ -115,16 +125,17 @@ values ('open_items.csv', md5(random()::text), 1, 'open_items', '1', '', 'open_i
 insert into crm.organizations (customer_number, name, country, language, segment, owner, seen_as_of, feed_file_id)
 select 'C-' || n, 'Customer ' || n || ' Ltd', :country, :language, null, 'owner@kontor.example', :day,
        (select max(feed_file_id) from landing.feed_files)
-from generate_series(1, :customers) n
+from generate_series(cast(:first as integer), cast(:last as integer)) n
 """,
     """
 insert into crm.contacts (organization_id, contact_key, first_name, last_name, email, seen_as_of, feed_file_id)
 select organization_id, 'k', 'Anna', customer_number, lower(customer_number) || '@customer.example', :day, feed_file_id
-from crm.organizations
+from crm.organizations where organization_id not in (select organization_id from crm.contacts)
 """,
     """
 insert into crm.contact_roles (contact_id, role, valid, feed_file_id)
 select contact_id, 'payments', daterange(date '2020-01-01', null), feed_file_id from crm.contacts
+where contact_id not in (select contact_id from crm.contact_roles)
 """,
     """
 insert into crm.invoices (organization_id, source, invoice_number, document_type, issued_on, due_on, currency, amount,
@@ -134,6 +145,7 @@ select organization_id, 'accounting', customer_number || '/' || n, 'invoice', ca
        100 * n, 100 * n,
        cast(:day as date) - 5, feed_file_id
 from crm.organizations, generate_series(1, :items) n
+where organization_id not in (select organization_id from crm.invoices)
 """,
 )
 

@@ -61,7 +61,7 @@ def _tell(counts: Mapping[str, int], form: ListFormat, *, dry_run: bool) -> None
         out().print(", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()))
         out().print("kontor quality list shows the incidents; kontor report data-quality every rule.")
     if dry_run:
-        say("This was a dry run: nothing was kept.")
+        say("This was a dry run: the data is as it was.")
 
 
 @quality.command("list")

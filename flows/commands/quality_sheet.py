@@ -82,7 +82,7 @@ def replay(
     }
     out().print(", ".join(f"{count} {name}" for name, count in counts.items() if count) or "Nothing stands in it.")
     if dry_run:
-        say("This was a dry run: nothing was kept.")
+        say("This was a dry run: the data is as it was.")
     else:
         _let_stand(settings, resting, records)
         _take_in(settings, files, verbose=verbose)

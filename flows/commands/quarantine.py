@@ -137,7 +137,7 @@ def _tell(finished: Finished, form: ListFormat, *, dry_run: bool) -> None:
     if finished.error is None:
         out().print(told or "Nothing in the workbook was changed.")
     if dry_run:
-        say("This was a dry run: nothing was kept.")
+        say("This was a dry run: the data is as it was.")
 
 
 @quarantine.command("show")

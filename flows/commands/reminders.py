@@ -46,7 +46,7 @@ def preview(
         return
     _print_rows([{name: row[name] for name in ON_A_SCREEN} for row in chosen])
     counts = ", ".join(f"{kind} {sum(row['decision'] == kind for row in rows)}" for kind in _kinds(rows))
-    out().print(f"As of {day}: {counts or 'nothing is overdue'}. Nothing was kept.")
+    out().print(f"As of {day}: {counts or 'nothing is overdue'}. No data was changed, and nobody was written to.")
 
 
 @reminders.command("explain")
@@ -69,7 +69,7 @@ def explain(customer: Customer, as_of: AsOf = None, form: AsList = ListFormat.ta
 def _print_explained(row: Mapping[str, Any]) -> None:
     from tasks.reports.rows import printable
 
-    made = "decided by a run" if row["kept"] else "what a run would decide; nothing was kept"
+    made = "decided by a run" if row["kept"] else "what a run would decide"
     rule = f"{row['rule_id']}, version {row['rule_version']}" if row["rule_id"] else "none"
     lines = [
         ("customer", f"{row['customer_number']} on {row['as_of']} ({made})"),

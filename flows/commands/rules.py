@@ -144,16 +144,21 @@ def simulate(
     form: AsList = ListFormat.table,
 ) -> None:
     """Play drafts over past days: who would have had more, fewer, earlier, later or other mail? Keeps nothing."""
+    from tasks.payments.class_trial import try_classes
     from tasks.reminders.simulation import Difference, Mail
-    from tasks.reminders.simulation_store import newest_ledger_day, simulate, working_weekdays
+    from tasks.reminders.simulation_store import Spans, newest_ledger_day, simulate, working_weekdays
 
     def play(connection: Connection) -> tuple[list[Mail], list[Mail], list[tuple[str, Difference]]]:
         end = last or newest_ledger_day(connection)
-        days = working_weekdays(first or end - timedelta(days=31 * MONTHS_PLAYED), end)
+        start = first or end - timedelta(days=31 * MONTHS_PLAYED)
+        days = working_weekdays(start, end)
+        drafts = dict(_drafts(connection, table or []))
+        payers = drafts.pop(_CLASSES, None)
+        classes = Spans(try_classes(connection, payers, start)) if payers is not None else None
         with bar("days played") as change:
             done = iter(range(1, len(days) + 1))
             advance = (lambda: change(next(done), len(days))) if change is not None else (lambda: None)
-            before, after, found = simulate(connection, days, _drafts(connection, table or []), advance)
+            before, after, found = simulate(connection, days, drafts, advance, classes)
         return before, after, _named(connection, found)
 
     before, after, found = on_database(play)
@@ -173,6 +178,7 @@ def simulate(
         out().print(f"{len(before)} mails by the rules in force, {len(after)} by the draft. Customers: {counts}.")
 
 
+_CLASSES = "payer_class"
 _KINDS = ("more", "fewer", "earlier", "later", "other")
 
 
@@ -182,11 +188,12 @@ def _drafts(connection: Connection, names: Sequence[str]) -> Mapping[str, Sequen
     from tasks.rules_store import fetch_draft, fetch_drafts, rule_table
 
     chosen = [fetch_draft(connection, rule_table(name)) for name in names] or fetch_drafts(connection)
-    played = {draft.table: draft.rows for draft in chosen if draft.table in RULE_TABLES}
+    known = (*RULE_TABLES, _CLASSES)
+    played = {draft.table: draft.rows for draft in chosen if draft.table in known}
     if not played:
         raise UsageError(
             "There is no draft that decides about reminders.",
-            hint=f"Import one of: {', '.join(RULE_TABLES)}. `kontor rules diff TABLE` shows what others would change.",
+            hint=f"Import one of: {', '.join(known)}. `kontor rules diff TABLE` shows what others would change.",
         )
     return played
 

@@ -37,17 +37,18 @@ class _EvaluationDay:
     organization_ids: list[int] | None
 
 
-def classify(connection: Connection, since: date) -> dict[str, int]:
+def classify(connection: Connection, since: date, *, rules: str = "rules.payer_class") -> dict[str, int]:
     """Decide every class anew from ``since`` on; return customers per class and how many ``changed``.
 
-    The counts are those of the newest day with a file; ``changed`` compares them with what stood there before.
-    Works in the caller's transaction. What comes out the same keeps its ``decided_at``.
+    ``rules`` names the table that decides; another than the one in force is for a trial that is taken back. The counts
+    are those of the newest day with a file; ``changed`` compares them with what stood there before. Works in the
+    caller's transaction. What comes out the same keeps its ``decided_at``.
     """
     connection.execute(text("select pg_advisory_xact_lock(hashtext('kontor classification'))"))
     connection.execute(text(_WORK_TABLES))
     _set_history_back(connection, since)
     for evaluation in _evaluation_days(connection, since):
-        _decide(connection, evaluation)
+        _decide(connection, evaluation, rules)
     counts = connection.execute(text(_COUNTS)).one()
     connection.execute(text(_DROP_WORK_TABLES))
     connection.execute(text(_PLAN_AS_BEFORE))
@@ -69,7 +70,7 @@ def _set_history_back(connection: Connection, since: date) -> None:
     connection.execute(text("update ops.payer_class_history set valid_until = null where valid_until >= :since"), day)
 
 
-def _decide(connection: Connection, evaluation: _EvaluationDay) -> None:
+def _decide(connection: Connection, evaluation: _EvaluationDay, rules: str) -> None:
     """Decide one day: gather what is known into work tables, count them for the planner, then write what changed.
 
     The planner's estimates through the functions of a past day are far too low. For everyone at once its nested
@@ -78,7 +79,7 @@ def _decide(connection: Connection, evaluation: _EvaluationDay) -> None:
     connection.execute(text(_PLAN_FOR_ALL if evaluation.organization_ids is None else _PLAN_FOR_FEW))
     day = {"day": evaluation.day, "facts_on": evaluation.facts_on, "only": evaluation.organization_ids}
     connection.execute(text(f"truncate {_FACTS}"))
-    for statement in (_RULES_IN_FORCE, _KNOWN, _PAID, _OVERDUE):
+    for statement in (f"{_RULES_IN_FORCE} from {rules} r where r.valid @> cast(:day as date)", _KNOWN, _PAID, _OVERDUE):
         connection.execute(text(statement), day)
     connection.execute(text(f"analyze {_FACTS}"))
     connection.execute(text(DECISIONS), day)
@@ -150,7 +151,6 @@ _DROP_WORK_TABLES = f"drop table former_class, {_FACTS}"
 _RULES_IN_FORCE = """
 insert into payer_rule
 select r.*, (cast(:facts_on as date) - make_interval(months => r.window_months))::date
-from rules.payer_class r where r.valid @> cast(:day as date)
 """
 
 _KNOWN = """

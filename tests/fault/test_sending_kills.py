@@ -96,9 +96,9 @@ class Story:
         day = self.days.pop(0) if len(self.days) > 1 else self.days[0]
         return start(self.stage, self.server, as_of=str(day), allow_past=True)
 
-    def settle_one(self) -> None:
+    def settle_one(self, among: tuple[int, int] = (1, CUSTOMERS)) -> None:
         """Book a payment: an invoice leaves the ledger; the instant kept lies after the commit."""
-        number = f"C-{self.chance.randint(1, CUSTOMERS)}/{self.chance.randint(1, 2)}"
+        number = f"C-{self.chance.randint(*among)}/{self.chance.randint(1, 2)}"
         self.queue.change(
             "update crm.invoices set listed_until = :day where invoice_number = :number",
             day=self.queue.day - timedelta(days=2),

@@ -16,11 +16,12 @@ import pytest
 from sqlalchemy import Connection, text
 
 from configs.settings import PROJECT_ROOT, Settings
+from tasks.payments.class_trial import try_classes
 from tasks.reminders.facts_store import fetch_customers, fetch_freshness, scope_of
 from tasks.reminders.plan import Decision
 from tasks.reminders.rules_store import RuleShelf
 from tasks.reminders.simulation import Mail, Played
-from tasks.reminders.simulation_store import simulate, working_weekdays
+from tasks.reminders.simulation_store import Spans, simulate, working_weekdays
 from tests.ledgers import Books
 from tests.reminding import CALENDAR, shipped_rows
 
@@ -120,3 +121,21 @@ def _check_simulation(books: Books) -> None:
     assert "fewer" in {difference.change for difference in differences}
     assert sum(d.mails - d.mails_proposed for d in differences) == len(before) - len(after)
     assert books.read("select 1 from ops.reminder_decisions union all select 1 from outbox.reminders") == []
+    _check_classes(books, quarter[:20])
+
+
+def _check_classes(books: Books, days: list[date]) -> None:
+    """A draft of payer classes that calls everyone disloyal: they climb that ladder, and no class has changed."""
+    rule = dict.fromkeys(("rule_id", "author", "reason"), "") | {
+        "version": 1, "rank": 1, "payer_class": "disloyal", "metric": "always", "operator": ">=", "threshold": 0,
+        "window_months": 12, "minimum_evidence": 0, "weighting": "count", "leave_out_disputed": True, "hysteresis": 0,
+    }  # fmt: skip
+    classes = "select * from ops.payer_class_history order by 1, 2"
+    as_it_was = books.read(classes)
+    with books.engine.connect() as connection:
+        spans = try_classes(connection, [rule], days[0])
+        before, after, _ = simulate(connection, days, {}, classes=Spans(spans))
+    assert {span.payer_class for span in spans if span.until is None} == {"disloyal"}
+    assert before
+    assert before != after
+    assert books.read(classes) == as_it_was

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 
 import pytest
@@ -71,6 +71,19 @@ def test_what_nobody_has_confirmed_is_shown_to_nobody() -> None:
         row["source"] = f"To be confirmed: {row['source']}"
     told = find_claims(make_rulebook(rows), "DE", "final", [item], LETTER)
     assert [claim.kind for claim in told] == ["fee"]
+
+
+@pytest.mark.parametrize("country", ["BG", "DE", "NO", "PL", "SE"])
+def test_no_letter_of_today_shows_interest_at_a_rate_that_nobody_has_entered(country: str) -> None:
+    """As shipped, interest that grows after the last known half year is shown in none of the five countries."""
+    rates = {rule.rate_name for rule in RULES.fees if rule.country == country and rule.kind == "interest"}
+    known = [rate.last for rate in RULES.rates if rate.rate_name in rates and rate.last is not None]
+    day_after = max(known, default=date(2025, 12, 31)) + timedelta(days=1)
+    currency = {"NO": "NOK", "PL": "PLN", "SE": "SEK"}.get(country, "EUR")
+    item = owed(1, day_after - timedelta(days=20), "1000", currency)
+    assert [claim[0] for claim in _claims(country, "final", item, on=day_after) if claim[0] == "interest"] == []
+    eve = [claim[0] for claim in _claims(country, "final", item, on=day_after - timedelta(days=1))]
+    assert ("interest" in eve) is (country != "BG")
 
 
 def test_claims_stand_beside_the_sums_of_a_decision() -> None:
