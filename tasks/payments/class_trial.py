@@ -7,7 +7,7 @@ from datetime import date
 from typing import Any, NamedTuple
 
 from psycopg.types.range import Range
-from sqlalchemy import Connection, MetaData, insert, text
+from sqlalchemy import Connection, column, insert, table, text
 
 from data_contracts.tables import metadata
 from tasks.payments.classes import classify
@@ -29,7 +29,7 @@ def try_classes(connection: Connection, rows: Sequence[Mapping[str, Any]], since
     taken back: no other session sees any of it, and a payment run that comes meanwhile waits for its end.
     """
     first = connection.scalar(text(_LAST_DECIDED), {"since": since}) or since
-    draft = metadata.tables["rules.payer_class"].to_metadata(MetaData(), schema=None, name="payer_class_draft")
+    draft = table("payer_class_draft", *(column(c.name, c.type) for c in metadata.tables["rules.payer_class"].columns))
     trial = connection.begin_nested()
     try:
         connection.execute(text(_DRAFT))

@@ -1,4 +1,8 @@
-"""Reads a day's facts and decides about them in one snapshot of the database, in two processes where that is faster."""
+"""Reads a day's facts and decides about them in one snapshot of the database, in several processes where told to.
+
+Each process decides about customers of its own. What helps only reads, so that it may be killed at any moment: its
+share is then decided about here. A plan is the same however many there are.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +11,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date
+from itertools import pairwise
 
 from sqlalchemy import Connection, text
 
 from configs.settings import Settings
+from tasks.database import engine_for
+from tasks.errors import DependencyDown
 from tasks.reminders.calendar import Calendar
 from tasks.reminders.drafts import DraftPlan, draft_plan
 from tasks.reminders.facts_store import fetch_customers, fetch_freshness, scope_of
 from tasks.reminders.plan import Decision, plan_reminders
-from tasks.reminders.planning_helper import Share, helping
 from tasks.reminders.rulebook import RuleBook
 from tasks.reminders.rules_store import fetch_rulebook
+from tasks.side_by_side import start_share
 
 # Below this a second process takes longer to begin than it spares.
-_WORTH_A_HELPER = 20_000
+_WORTH_SHARING = 20_000
 _HIGHEST = 2**62
 
 
@@ -37,24 +44,42 @@ def decide_on(
 
 
 def draft_day(
-    connection: Connection, as_of: date, settings: Settings, *, worth_a_helper: int = _WORTH_A_HELPER
+    connection: Connection, as_of: date, settings: Settings, *, worth_sharing: int = _WORTH_SHARING
 ) -> DraftPlan:
     """The decisions of a day about all customers, ready to be kept; nothing is.
 
-    ``connection`` stands in a transaction that reads one snapshot (REPEATABLE READ). From ``worth_a_helper`` customers
-    on a second process decides about the upper half of them, in the same snapshot.
+    ``connection`` stands in a transaction that reads one snapshot (REPEATABLE READ). From ``worth_sharing`` customers
+    on as many processes decide as the settings allow, all of them in that snapshot.
     """
-    count, middle = connection.execute(text(_MIDDLE)).one()
-    if count < worth_a_helper:
+    own, *others = _bounds(connection, settings.processes, worth_sharing)
+    if not others:
         return draft_share(connection, as_of)
     snapshot = str(connection.scalar(text("select pg_export_snapshot()")))
-    with helping(Share(settings, snapshot, as_of, middle)) as answer:
-        draft = draft_share(connection, as_of, highest=middle - 1)
-        draft.extend(answer() or draft_share(connection, as_of, lowest=middle))
+    shares = [(start_share(draft_apart, settings, snapshot, as_of, *bound), bound) for bound in others]
+    try:
+        draft = draft_share(connection, as_of, *own)
+        for share, bound in shares:
+            try:
+                draft.extend(share.result())
+            except DependencyDown:  # killed: nothing of it is lost but time
+                draft.extend(draft_share(connection, as_of, *bound))
+    finally:
+        for share, _ in shares:
+            share.process.kill()
+            share.process.wait()
     return draft
 
 
-def draft_share(connection: Connection, as_of: date, *, lowest: int = 0, highest: int = _HIGHEST) -> DraftPlan:
+def draft_apart(settings: Settings, snapshot: str, as_of: date, lowest: int, highest: int) -> DraftPlan:
+    """A share of another process's plan, in the snapshot that it holds."""
+    engine = engine_for(settings, purpose="kontor overdue_reminders")
+    with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection, connection.begin():
+        # A snapshot's name takes no parameter, and is made of hexadecimal digits and dashes alone.
+        connection.execute(text(f"set transaction snapshot '{snapshot}'"))
+        return draft_share(connection, as_of, lowest, highest)
+
+
+def draft_share(connection: Connection, as_of: date, lowest: int = 0, highest: int = _HIGHEST) -> DraftPlan:
     """The same about the customers with these ids, in this process alone."""
     with _no_search_for_cycles():
         return draft_plan(_decide(connection, fetch_rulebook(connection, as_of), as_of, lowest, highest))
@@ -75,9 +100,20 @@ def _decide(
     return plan_reminders(customers, rules, Calendar(), as_of, fetch_freshness(connection, as_of))
 
 
-# The helper gets a little less, because it begins later.
-_MIDDLE = """
-select count(*), coalesce(percentile_disc(0.53) within group (order by organization_id), 0) from crm.organizations
+def _bounds(connection: Connection, processes: int, worth_sharing: int) -> list[tuple[int, int]]:
+    """The lowest and highest id of each share; the first is a little larger, because the others begin later."""
+    if processes == 1:
+        return [(0, _HIGHEST)]
+    parts = [(place + 0.06) / (processes + 0.06) for place in range(1, processes)]
+    count, edges = connection.execute(text(_EDGES), {"parts": parts}).one()
+    if count < worth_sharing:
+        return [(0, _HIGHEST)]
+    return [(lowest, upper - 1) for lowest, upper in pairwise([0, *edges, _HIGHEST])]
+
+
+_EDGES = """
+select count(*), percentile_disc(cast(:parts as double precision[])) within group (order by organization_id)
+from crm.organizations
 """
 
 

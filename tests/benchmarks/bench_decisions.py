@@ -26,6 +26,7 @@ from tasks.reminders.planning_store import draft_day
 from tests.benchmarks.working import own_server
 
 CUSTOMERS = 300_000
+PROCESSES = 2
 DAY = date(2026, 6, 29)  # a Monday
 
 T = TypeVar("T")
@@ -100,7 +101,7 @@ def _select(engine: Engine) -> int:
         return len(connection.execute(text(_SELECTION), {"day": DAY}).all())
 
 
-def _keep_day(engine: Engine, settings: Settings, label: str, *, helper: bool = True) -> dict[str, int]:
+def _keep_day(engine: Engine, settings: Settings, label: str) -> dict[str, int]:
     """Plan and keep the day as the flow does; a day whose facts are unchanged is not decided again."""
 
     def decide() -> tuple[DayState, DraftPlan | None]:
@@ -108,7 +109,7 @@ def _keep_day(engine: Engine, settings: Settings, label: str, *, helper: bool = 
             state = timed("    what the facts come to", lambda: fetch_state(connection, DAY))
             if fetch_unchanged(connection, DAY, state) is not None:
                 return state, None
-            return state, draft_day(connection, DAY, settings, worth_a_helper=0 if helper else 2**62)
+            return state, draft_day(connection, DAY, settings)
 
     state, draft = timed(f"{label}: facts read and decided", decide)
     if draft is None:
@@ -133,7 +134,7 @@ def main() -> None:
             timed(f"filled: {customers:,} customers", lambda: fill(connection, customers))
         with engine_for(settings, OWNER).connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.exec_driver_sql("vacuum analyze")
-        engine = engine_for(settings)
+        engine, settings = engine_for(settings), settings.model_copy(update={"processes": PROCESSES})
         print(f"    {timed('the bare selection of overdue items', lambda: _select(engine)):,} items")
         print("   ", _keep_day(engine, settings, "the day"))
         print("   ", _keep_day(engine, settings, "the same day again"))

@@ -58,10 +58,10 @@ def run_on(books: Books, day: date, brake: str | None = None) -> dict[str, int]:
             return save_plan(connection, run.run_id, day, draft, brake=brake)
 
 
-def draft_of(books: Books, day: date, **worth: int) -> DraftPlan:
+def draft_of(books: Books, day: date) -> DraftPlan:
     """What would be decided on a day, as a run reads it."""
     with books.engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection, connection.begin():
-        return draft_day(connection, day, books.settings, **worth)
+        return draft_day(connection, day, books.settings)
 
 
 def kept(books: Books) -> dict[str, list[dict[str, Any]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
@@ -14,7 +15,7 @@ from sqlalchemy import Connection, text
 from configs.settings import Settings
 from tasks import ledger
 from tasks.database import OWNER, engine_for
-from tasks.reminders import facts_store, planning_helper
+from tasks.reminders import facts_store
 from tasks.reminders.day_state_store import FACT_TABLES, PARTLY, DayState, fetch_state, fetch_unchanged, keep_state
 from tasks.reminders.drafts import DraftPlan
 from tasks.reminders.plan_store import save_plan
@@ -109,10 +110,11 @@ def change(books: Books, statement: str) -> None:
         connection.execute(text(_RELEASE))
 
 
-def look(books: Books, day: date, **worth: int) -> tuple[DayState, DraftPlan]:
+def look(books: Books, day: date, *, processes: int = 1) -> tuple[DayState, DraftPlan]:
     """The state of a day and what would be decided on it, in one snapshot."""
+    settings = books.settings.model_copy(update={"processes": processes})
     with books.engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection, connection.begin():
-        return fetch_state(connection, day), draft_day(connection, day, books.settings, **worth)
+        return fetch_state(connection, day), draft_day(connection, day, settings, worth_sharing=0)
 
 
 def stands(books: Books, day: date) -> bool:
@@ -203,13 +205,18 @@ def _collect(plan: Any, found: set[str]) -> None:
         _collect(list(plan.values()), found)
 
 
-def test_a_helper_makes_no_difference_and_neither_does_losing_it(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two processes decide what one decides; where the second is killed, the first makes up for it."""
+def test_helpers_make_no_difference_and_neither_does_losing_them(
+    books: Books, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several processes decide what one decides; where the others are killed, the first makes up for them."""
     alone = look(books, DAY)[1]
-    together = look(books, DAY, worth_a_helper=0)[1]
-    monkeypatch.setattr(planning_helper, "_PROGRAM", "import os; os.kill(os.getpid(), 9)")
-    bereft = look(books, DAY, worth_a_helper=0)[1]
-    assert len(together.decisions) == 2  # a block of each
+    together = look(books, DAY, processes=2)[1]
+    doomed = tmp_path / "doomed"
+    doomed.write_text("#!/bin/sh\ncat > /dev/null\nkill -9 $$\n")
+    doomed.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(doomed))
+    bereft = look(books, DAY, processes=3)[1]
+    assert (len(together.decisions), len(bereft.decisions)) == (2, 3)  # a block of each share
     for draft in (together, bereft):
         assert b"".join(draft.decisions) == b"".join(alone.decisions)
         assert b"".join(draft.items) == b"".join(alone.items)
