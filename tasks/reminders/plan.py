@@ -219,7 +219,7 @@ class Planner:
         due = found.owed
         refused: list[_No] = []
         kept: set[str] = set()
-        for currency in sorted(due):
+        for currency in due if len(due) == 1 else sorted(due):
             no = self._too_little(customer, policy, currency, due[currency], found.credits.get(currency, ZERO))
             if no is None:
                 kept.add(currency)
@@ -237,7 +237,7 @@ class Planner:
         self, customer: Customer, policy: Policy, currency: str, due: Decimal, credit: Decimal
     ) -> _No | None:
         left = due - credit
-        if left <= 0:
+        if left <= ZERO:
             words = f"Open credits of {wording.money(currency, credit)} cover the {wording.money(currency, due)} due."
             return _No("nothing", "covered_by_credits", words)
         unmatched = customer.unmatched.get(currency, ZERO)
@@ -352,9 +352,7 @@ class Planner:
     def _why(
         self, customer: Customer, found: Sorted, steps: list[tuple[Item, Step]], rule: Stage, sequence: int
     ) -> str:
-        due: dict[str, Decimal] = {}
-        for item, _ in steps:
-            due[item.currency] = due.get(item.currency, ZERO) + item.open_amount
+        due = found.owed if len(steps) == len(found.steps) and not found.waiting else _sum_of(steps)
         days = (self._as_of - steps[0][0].due_on).days  # steps come by due date
         when = f", overdue by up to {days} days" if days > 0 else ""
         words = [f"{wording.tone(rule.stage, sequence)} for {wording.items(len(steps))}, {wording.sums(due)}{when}."]
@@ -395,6 +393,13 @@ class Planner:
 
 def _by_due_date(step: tuple[Item, Step]) -> tuple[date, int]:
     return step[0].due_on, step[0].invoice_id
+
+
+def _sum_of(steps: Sequence[tuple[Item, Step]]) -> dict[str, Decimal]:
+    due: dict[str, Decimal] = {}
+    for item, _ in steps:
+        due[item.currency] = due.get(item.currency, ZERO) + item.open_amount
+    return due
 
 
 def _highest(steps: Sequence[tuple[Item, Step]]) -> Step:
