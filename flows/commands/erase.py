@@ -128,14 +128,22 @@ def export(
     person: Subject,
     to: Annotated[Path, typer.Option("--out", help="Folder for data.json and data.html.", file_okay=False)],
 ) -> None:
-    """Write everything that is kept about a person: data.json for machines, data.html to read (GDPR Art. 15, 20)."""
+    """Write everything that is kept about a person, and why: data.json for machines, data.html to read.
+
+    Rows by table, the files that speak of them, and of each table purpose, legal basis and period (GDPR Art. 15, 20).
+    """
     from tasks.erasures.egress_store import log_egress
     from tasks.retention.certificate import data_page
     from tasks.retention.people_store import find_person, read_everything
+    from tasks.retention.plan_store import read_policies
+    from tasks.retention.policies import purposes_of
 
     office, now = _office(), datetime.now(UTC)
     with office.engine.begin() as connection:
-        tables = read_everything(connection, find_person(connection, person, office.key))
+        whom = find_person(connection, person, office.key)
+        tables = read_everything(connection, whom, office.settings.home)
+        policies = read_policies(connection, today_in(office.settings))
+        tables["purposes"] = purposes_of(policies, tables)
         columns = sorted({f"{table}.*" for table in tables})
         rows = sum(map(len, tables.values()))
         log_egress(

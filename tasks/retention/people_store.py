@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, text
 
+from tasks.erasures.files import find_in_files
 from tasks.erasures.identities import IDENTITIES
 from tasks.erasures.keys import ErasureKey, normalised
 from tasks.erasures.ledger_file import Subject
@@ -86,8 +88,11 @@ from crm.organizations o where o.customer_number = :subject or o.external_id::te
 """
 
 
-def read_everything(connection: Connection, person: Person) -> dict[str, list[dict[str, Any]]]:
-    """Every row that is kept about a person, by table, as JSON has it: for a request for access (GDPR Art. 15, 20)."""
+def read_everything(connection: Connection, person: Person, home: Path) -> dict[str, list[dict[str, Any]]]:
+    """Every row that is kept about a person, by table, as JSON has it: for a request for access (GDPR Art. 15, 20).
+
+    ``files`` names those of KONTOR_HOME that speak of the person; each is handed over by hand, as others stand in it.
+    """
     found: dict[str, list[dict[str, Any]]] = {}
     for table, ids in person.records.items():
         key = IDENTITIES[table].key
@@ -107,6 +112,8 @@ def read_everything(connection: Connection, person: Person) -> dict[str, list[di
     bound = person.terms.bound()
     for place in read_places(connection):
         found[place.table] = _rows(connection, f"select to_jsonb(r) from {place.table} r where {place.found}", bound)
+    traces = find_in_files(home, person.terms)
+    found["files"] = [{"file": str(trace.path.relative_to(home))} for trace in traces]
     return {table: rows for table, rows in found.items() if rows}
 
 

@@ -79,6 +79,31 @@ class Blank:
     argument: str = ""
 
 
+def purposes_of(policies: Sequence[Policy], tables: Iterable[str]) -> list[dict[str, str]]:
+    """Why each of these tables is kept, on which basis and for how long, in their order (GDPR Art. 15(1)(a), (d))."""
+    told = []
+    for table in tables:
+        for policy in policies:
+            if fnmatch(table, policy.entity) and policy.destroys:
+                told.append(
+                    {
+                        "table": table,
+                        "purpose": policy.purpose,
+                        "legal_basis": policy.legal_basis,
+                        "kept": _length_in_words(policy),
+                        "then": "deleted" if policy.action == "delete" else f"anonymised: {policy.columns}",
+                    }
+                )
+    return told
+
+
+def _length_in_words(policy: Policy) -> str:
+    parts = [f"{policy.period_months} months"] * bool(policy.period_months)
+    parts += [f"{policy.period_days} days"] * bool(policy.period_days)
+    begins = "the end of the year of " if policy.from_year_end else ""
+    return f"{' and '.join(parts) or 'no longer'} from {begins}{policy.clock.replace('_', ' ')}"
+
+
 def blanks_of(policy: Policy) -> list[Blank]:
     """What each column of an anonymising rule becomes, in the order of the rule."""
     blanks = []

@@ -24,6 +24,8 @@ from tasks.feeds.parameters import FeedParameters
 from tasks.retention.certificate import certificate_page, data_page
 from tasks.retention.holds_store import place_hold
 from tasks.retention.people_store import find_person, read_everything
+from tasks.retention.plan_store import read_policies
+from tasks.retention.policies import purposes_of
 from tasks.retention.requests_store import Erasure, check_holds, erase_person, find_everywhere
 from tasks.retention.requests_store import Office as Desk
 from tests.corrections import held, settle
@@ -164,6 +166,7 @@ def test_the_certificate_names_nobody(office: Office) -> None:
     assert "bookkeeping law" in page
     assert str(done.backups_expire_on) in page
     assert not any(value in page for value in (who["email"], who["last_name"]))
+    assert "Record as a customer<small>crm.organizations</small>" in page
     names = office.read(
         "select name, vat_number from crm.organizations where customer_number = :n", n=who["customer_number"]
     )
@@ -202,8 +205,18 @@ def test_a_person_gets_everything_that_is_kept(office: Office) -> None:
     who = _somebody(office)
     _plant(office, who)
     with office.erasing() as connection:
-        tables = read_everything(connection, find_person(connection, who["email"], key_of(office.settings.home)))
+        person = find_person(connection, who["email"], key_of(office.settings.home))
+        tables = read_everything(connection, person, office.settings.home)
+        tables["purposes"] = purposes_of(read_policies(connection, date(2026, 11, 20)), tables)
     assert {"crm.contacts", "crm.contact_roles", "history of crm.contacts", "crm.invoices"} <= set(tables)
+    assert {"outbox/held/1.eml", "reports/week.html"} <= {row["file"] for row in tables["files"]}
+    assert {
+        "table": "crm.contacts",
+        "purpose": "writing to the right person about invoices",
+        "legal_basis": "GDPR Art. 6(1)(f), legitimate interest in claims until they lapse",
+        "kept": "36 months from last activity",
+        "then": "deleted",
+    } in tables["purposes"]
     assert [row["email"] for row in tables["crm.contacts"]] == [who["email"]]
     page = data_page(tables, at=NOW)
     assert who["email"] in page
