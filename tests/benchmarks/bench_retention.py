@@ -1,6 +1,6 @@
 """How fast rows go, and what a writer beside it feels: by pages, one by one with holds and ledger, blanked, replayed.
 
-    python -m tests.benchmarks.bench_retention [ROWS]
+    python -m tests.benchmarks.bench_retention [ROWS] [alone]
 
 Half of ROWS rows (default 3,000,000) are due. Every way is measured on a fresh copy of the table, with one writer
 beside it, a process of its own, that updates rows of the other half as fast as it can; its worst wait is the longest of
@@ -8,11 +8,15 @@ its statements, and what it waited for in the long ones is asked of the server b
 alone. The floor is the statement that one would write without all of this: one plain DELETE; one plain UPDATE, on a
 table as PostgreSQL makes it (full pages) and on one with the room that the blanked table has. At last a twelfth of ROWS
 contacts stand in the database as a restore brings them back, and the ledger of them is replayed into it.
+
+``alone``: without the writer, and in processor time of all the server's processes and our own, whose ratios hold on a
+busy machine too.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import statistics
 import sys
 import tempfile
@@ -20,7 +24,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from multiprocessing.queues import SimpleQueue
@@ -50,6 +54,7 @@ NOW = datetime(2026, 11, 20, 6, tzinfo=UTC)
 HORIZON = date(2023, 11, 19)
 TABLE = "crm.bench_people"
 WATCHED_MS, LONG_MS = 10, 50
+ALONE = "alone"
 
 _MAKE = f"""
 drop table if exists {TABLE};
@@ -180,10 +185,32 @@ def _item(rows: int, strategy: str, action: str) -> Item:
     return Item(10, "bench", 1, TABLE, action, strategy, HORIZON, rows, rows, 0)
 
 
+def _processor_seconds(engine: Engine) -> float:
+    """What this process and all the server's have used until now, those that have ended included."""
+    with engine.connect() as connection:
+        folder = connection.exec_driver_sql("show data_directory").scalar_one()
+    main = (Path(folder) / "postmaster.pid").read_text().split()[0]
+    ticks = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            fields = stat.read_text().rpartition(")")[2].split()  # from the third on: state, parent, …
+            if stat.parent.name == main:
+                ticks += sum(map(int, fields[11:15]))
+            elif fields[1] == main:
+                ticks += sum(map(int, fields[11:13]))
+    return ticks / os.sysconf("SC_CLK_TCK") + time.process_time()
+
+
 def _timed(
     engine: Engine, rows: int, name: str, work: Callable[[], object], room: int = 55
 ) -> tuple[str, float, float]:
     _fresh(engine, rows, room)
+    if ALONE in sys.argv:
+        before = _processor_seconds(engine)
+        work()
+        used = (_processor_seconds(engine) - before) / (rows / 2) * 1e6
+        print(f"{name:<38} {used:>9.2f} µs a row of the processor", flush=True)
+        return name, 1 / used, 0.0
     with Writer(engine.url, rows).working() as felt:
         time.sleep(0.3)
         began = time.perf_counter()
@@ -299,7 +326,8 @@ def _measure(settings: Settings, rows: int) -> None:
     purge = _purge(settings, settings.home, run_id)
     identities.IDENTITIES[TABLE] = IDENTITY  # type: ignore[index]
     due = "seen_on <= :horizon"
-    _timed(admin, rows, "the writer alone", lambda: time.sleep(3))
+    if ALONE not in sys.argv:
+        _timed(admin, rows, "the writer alone", lambda: time.sleep(3))
     _, delete, _ = _timed(admin, rows, "one plain DELETE", lambda: _plain(admin, f"delete from {TABLE} where {due}"))
     pages = _selection({}, hold_check=False)
     _, by_pages, _ = _timed(admin, rows, "by pages", lambda: apply_item(purge, _item(rows, "pages", "delete"), pages))
@@ -324,4 +352,4 @@ def _measure(settings: Settings, rows: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 3_000_000)
+    main(next((int(word) for word in sys.argv[1:] if word.isdigit()), 3_000_000))
