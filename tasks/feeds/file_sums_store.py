@@ -1,4 +1,4 @@
-"""A staged file added up: its items, its sums per currency, and what its totals rows say beside them."""
+"""A file added up: its items, its sums per currency, and what its totals rows say beside them."""
 
 from __future__ import annotations
 
@@ -7,17 +7,23 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from sqlalchemy import Connection, text
 
-from tasks.feeds.casting import control_totals
+from tasks.feeds.casting import MONEY_TYPE, control_totals
 from tasks.feeds.contracts import FeedContract
 from tasks.feeds.guards import Measures, Sums, Total
 from tasks.feeds.raw_table import RawTable
 
 
-def added_up(connection: Connection, measures: Measures, contract: FeedContract, raw: RawTable) -> Measures:
+def added_up(
+    connection: Connection, measures: Measures, contract: FeedContract, raw: RawTable, frame: pd.DataFrame
+) -> Measures:
     """The file's own figures in one pass: items, newest document, sums per currency and what its totals row says."""
-    rows = connection.execute(text(_ADD_UP)).mappings().all()
+    twice = connection.scalars(text("select row_number from row_fate where fate = 'superseded'")).all()
+    rows = add_up(frame, twice)
     newest = [row["newest"] for row in rows if row["newest"] is not None]
     sums = {row["currency"]: Sums(row["rows"], row["gross"]) for row in rows if row["currency"] is not None}
     return replace(
@@ -29,19 +35,46 @@ def added_up(connection: Connection, measures: Measures, contract: FeedContract,
     )
 
 
-_ADD_UP = """
-select s.currency, count(*) as rows, count(s.customer_number || s.invoice_number) as items,
-       max(s.issue_date) as newest, coalesce(sum(abs(s.open_amount)), 0) as gross,
-       sum(s.amount) as amount, sum(s.open_amount) as open_amount,
-       sum(s.amount) filter (where f.fate = 'superseded') as amount_twice,
-       sum(s.open_amount) filter (where f.fate = 'superseded') as open_amount_twice,
-       sum(s.amount) filter (where s.document_type = 'credit_note') as amount_credit,
-       sum(s.open_amount) filter (where s.document_type = 'credit_note') as open_amount_credit,
-       count(*) filter (where s.amount is null) as amount_unread,
-       count(*) filter (where s.open_amount is null) as open_amount_unread
-from landing.staged_items s left join row_fate f using (row_number)
-group by s.currency
-"""
+def add_up(frame: pd.DataFrame, twice: Sequence[int] = ()) -> list[dict[str, Any]]:
+    """The sums of typed rows per currency, exact, one without a currency included; ``twice``: the copies' row numbers.
+
+    Keys: currency, rows, items (rows with customer and invoice), newest (issue date), gross (what is open without its
+    sign), and of amount and open_amount the sum, ``…_twice``, ``…_credit`` (of credit notes) and ``…_unread`` (rows).
+    """
+    table = pa.Table.from_pandas(frame[list(_ADDED)], preserve_index=False)
+    keyed = pc.and_(pc.is_valid(table["customer_number"]), pc.is_valid(table["invoice_number"]))
+    copies = pc.is_in(table["row_number"], value_set=pa.array(twice, pa.int32()))
+    credit = pc.fill_null(pc.equal(table["document_type"], "credit_note"), False)
+    nothing = pa.scalar(None, MONEY_TYPE)
+    columns: dict[str, Any] = {"currency": table["currency"], "keyed": keyed, "newest": table["issue_date"]}
+    columns |= {"gross": pc.abs(table["open_amount"])}
+    for name in ("amount", "open_amount"):
+        columns[name] = table[name]
+        columns[f"{name}_twice"] = pc.if_else(copies, table[name], nothing)
+        columns[f"{name}_credit"] = pc.if_else(credit, table[name], nothing)
+        columns[f"{name}_unread"] = pc.is_null(table[name])
+    wanted = [("keyed", "count", pc.CountOptions(mode="all")), ("newest", "max")]
+    wanted += [(name, "sum") for name in columns if name not in ("currency", "newest")]
+    found = pa.table(columns).group_by("currency", use_threads=False).aggregate(wanted).to_pylist()
+    return [_named(row) for row in found]
+
+
+_ADDED = ("row_number", "customer_number", "invoice_number", "document_type", "issue_date", "currency", "amount")
+_ADDED += ("open_amount",)
+
+
+def _named(row: Mapping[str, Any]) -> dict[str, Any]:
+    sums = {name.removesuffix("_sum"): value for name, value in row.items() if name.endswith("_sum")}
+    counted = {name: int(value or 0) for name, value in sums.items() if name.endswith("_unread")}
+    return {
+        **sums,
+        **counted,
+        "currency": row["currency"],
+        "rows": row["keyed_count"],
+        "items": int(sums["keyed"] or 0),
+        "newest": row["newest_max"],
+        "gross": sums["gross"] or Decimal(0),
+    }
 
 
 def _totals(rows: Sequence[Mapping[Any, Any]], contract: FeedContract, raw: RawTable) -> Iterator[Total]:

@@ -58,7 +58,7 @@ def guard_file(
     overruling: Overruling,
     measure_prices: MeasurePrices | None = None,
 ) -> tuple[list[Verdict], bool]:
-    """Judge the staged file and keep what its guards measured in ``landing.feed_files``.
+    """Judge the file, of which ``frame`` has all rows, and keep what its guards measured in ``landing.feed_files``.
 
     Returns the verdicts, and whether ``guard_difference`` holds all that differs from what is held now.
 
@@ -116,10 +116,11 @@ def _measure(
     strange = _strange_customers(connection, staged)
     if staged.staging != _ITEMS:
         return _with_zeros(measures, strange, raw), False
-    measures = added_up(connection, measures, contract, raw)
+    measures = added_up(connection, measures, contract, raw, frame)
     measures = replace(measures, copy_of=_copy_of(connection, staged, contract, fingerprint))
     others = find_others(connection, staged, contract)
-    compare_all(connection, staged, others, complete=measures.complete)
+    if not staged.compared:
+        compare_all(connection, staged, others, complete=measures.complete)
     neighbours = [measured_neighbour(connection, other, measures, raw) for other in others]
     measures = replace(measures, neighbours=tuple(neighbours))
     measures = _with_zeros(measures, [*strange, *strange_invoices(connection)], raw)

@@ -154,12 +154,12 @@ def take_in_file(engine: Engine, file: InboxFile, *, given: Given, run_id: int, 
     fingerprint = fingerprint_of(file.path)
     as_of = given.as_of
     try:
-        raw, cast = reader.get()(file)
+        raw, typed = _opened(file)
         _refuse_changed(file, seen)
         as_of = _business_date(file, raw, given)
         with _values_that_fit(file):
             sequence = _sequence(file, raw, seen)
-            outcome = _apply(engine, file, fingerprint, raw, cast, as_of, sequence, given, run_id, apply)
+            outcome = _apply(engine, file, fingerprint, raw, typed, as_of, sequence, given, run_id, apply)
         return replace(outcome, sha256=fingerprint.sha256, remarks=raw.remarks)
     except FileRefused as refusal:
         if not given.dry_run:
@@ -208,13 +208,30 @@ def read_file(file: InboxFile) -> tuple[RawTable, CastTable]:
         FileRefused: it cannot be read, or none of its rows can.
     """
     raw = read_confined(file.path, file.contract)
+    return raw, _typed(file, raw)
+
+
+def _typed(file: InboxFile, raw: RawTable) -> CastTable:
     cast = cast_table(raw, file.contract)
     _refuse_without_a_good_row(file, cast)
-    return raw, cast
+    return cast
 
 
 # Who reads the files that are taken in; reading ahead puts itself here.
 reader: ContextVar[Callable[[InboxFile], tuple[RawTable, CastTable]]] = ContextVar("reader", default=read_file)
+
+
+def _opened(file: InboxFile) -> tuple[RawTable, Callable[[], CastTable]]:
+    """The file's rows as text, and what gives them typed: typed when asked for, beside other work.
+
+    What was read ahead is typed already.
+    """
+    read = reader.get()
+    if read is not read_file:
+        raw, cast = read(file)
+        return raw, lambda: cast
+    raw = read_confined(file.path, file.contract)
+    return raw, functools.partial(_typed, file, raw)
 
 
 def _refuse_changed(file: InboxFile, seen: Look | None) -> None:
@@ -281,7 +298,7 @@ def _apply(
     file: InboxFile,
     fingerprint: Fingerprint,
     raw: RawTable,
-    cast: CastTable,
+    typed: Callable[[], CastTable],
     as_of: date,
     sequence: str,
     given: Given,
@@ -294,7 +311,7 @@ def _apply(
             contract=file.contract,
             fingerprint=fingerprint,
             raw=raw,
-            cast=cast,
+            typed=typed,
             as_of=as_of,
             revision=find_revision(file.contract, file_name=file.path.name, given=given.revision),
             run_id=run_id,

@@ -87,25 +87,29 @@ def _known_ledger(connection: Connection, staged: StagedFile) -> list[Other]:
     return [] if row is None else [Other(row.feed_file_id, row.file_name, row.as_of, 0, {}, True, "before")]
 
 
-def compare_all(connection: Connection, staged: StagedFile, others: Sequence[Other], *, complete: bool) -> None:
-    """Make ``guard_difference`` anew: what differs between the file and what was held on each other's day."""
+def create_differences(connection: Connection) -> None:
+    """Make ``guard_difference`` anew and empty; it lives as long as the file's transaction."""
     connection.exec_driver_sql("drop table if exists pg_temp.guard_difference")
     connection.exec_driver_sql(
         "create temporary table guard_difference (side text, row_number integer, known boolean, customer_number text,"
         " invoice_number text, amount numeric, held_amount numeric, open_amount numeric, held_open numeric,"
         " issued date, held_issued date, due date, held_due date, invoice_id bigint) on commit drop"
     )
+
+
+def compare_all(connection: Connection, staged: StagedFile, others: Sequence[Other], *, complete: bool) -> None:
+    """Make ``guard_difference`` anew: what differs between the file and what was held on each other's day."""
+    create_differences(connection)
     for other in others:
         _compare(connection, staged, other, complete=complete)
 
 
 def _compare(connection: Connection, staged: StagedFile, other: Other, *, complete: bool) -> None:
-    held = _HELD_IN_LEDGER if not complete else _HELD_NOW if other.newest else _HELD_NOW + _HELD_THEN
-    listed = _LISTED_WITH_UNREAD if _has_unread(connection, other) else _LISTED
+    held = None if complete else _HELD_IN_LEDGER
     # Both sides of the join fit into memory up to about a million items; a spilled join takes three times as long.
     connection.exec_driver_sql("set local work_mem = '192MB'")
     connection.execute(
-        text(_DIFFERENCES.replace("{listed}", listed.replace("{held}", held))),
+        text(_DIFFERENCES.replace("{listed}", listed_by(connection, other, held))),
         {
             "side": other.side,
             "source": staged.source,
@@ -116,6 +120,16 @@ def _compare(connection: Connection, staged: StagedFile, other: Other, *, comple
     )
     connection.exec_driver_sql("set local work_mem to default")
     connection.exec_driver_sql("analyze guard_difference")
+
+
+def listed_by(connection: Connection, other: Other, held: str | None = None) -> str:
+    """The query of the items that another list names, rows in its quarantine included.
+
+    Columns: customer_number, invoice_id, organization_id, invoice_number and the item's content; the parameters are
+    ``source``, ``day`` and ``other``.
+    """
+    listed = _LISTED_WITH_UNREAD if _has_unread(connection, other) else _LISTED
+    return listed.replace("{held}", held or (_HELD_NOW if other.newest else _HELD_NOW + _HELD_THEN))
 
 
 def _has_unread(connection: Connection, other: Other) -> bool:
@@ -165,9 +179,9 @@ _LISTED_WITH_UNREAD = f"""
     select * from held
     union all
     select q.customer_number, null, null, q.item_key, null, null, null, null, null, null, null, null
-    from landing.quarantined_rows q
-    where q.feed_file_id = :other and q.state = 'open' and q.customer_number is not null and q.item_key is not null
-      and not exists (select from held h where h.customer_number = q.customer_number and h.invoice_number = q.item_key)
+    from (select distinct customer_number, item_key from landing.quarantined_rows
+          where feed_file_id = :other and state = 'open' and customer_number is not null and item_key is not null) q
+    where not exists (select from held h where h.customer_number = q.customer_number and h.invoice_number = q.item_key)
 """
 
 _DIFFERENCES = f"""

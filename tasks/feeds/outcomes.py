@@ -30,7 +30,8 @@ class StagedFile:
     it has no column for is left as it is. ``replaces``: an earlier revision of this snapshot was in force until now.
     ``withdrawn``: customer number and item key of rows that no longer stand in quarantine: they are as if never listed.
     ``compared``: all that differs between the file and what is held now stands in the temporary table
-    ``guard_difference``, so that nothing else of a million rows need be looked at again.
+    ``guard_difference``, so that nothing else of a million rows need be looked at again. ``left_out``: how many good
+    rows were not even staged, because they say what is held already.
     """
 
     feed_file_id: int
@@ -44,6 +45,7 @@ class StagedFile:
     replaces: bool = False
     withdrawn: tuple[tuple[str, str], ...] = ()
     compared: bool = False
+    left_out: int = 0
 
 
 @dataclass(frozen=True)

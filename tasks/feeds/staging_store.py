@@ -95,11 +95,15 @@ def create_fates(connection: Connection) -> None:
 
 def copy_frame(connection: Connection, table: str, frame: pd.DataFrame) -> None:
     """COPY a frame whose columns are named as the table's into ``table``; nulls stay nulls."""
-    arrow = pa.Table.from_pandas(frame, preserve_index=False)
+    copy_table(connection, table, pa.Table.from_pandas(frame, preserve_index=False))
+
+
+def copy_table(connection: Connection, table: str, arrow: pa.Table) -> None:
+    """COPY an Arrow table whose columns are named as the table's into ``table``; nulls stay nulls."""
     driver = connection.connection.driver_connection
     if driver is None:
         raise Refused("The connection was closed while a file was being loaded.", hint="Run the command again.")
-    statement = f"copy {table} ({', '.join(frame.columns)}) from stdin (format csv)"
+    statement = f"copy {table} ({', '.join(arrow.column_names)}) from stdin (format csv)"
     # The queue lets the next rows be written out while the server parses the ones before.
     with driver.cursor() as cursor, cursor.copy(statement, writer=QueuedLibpqWriter(cursor)) as copy:
         for batch in arrow.to_batches(max_chunksize=_ROWS_A_BLOCK):

@@ -6,7 +6,7 @@ and the next run takes the same file in again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import date
 
@@ -29,6 +29,7 @@ from tasks.feeds.staging_store import (
     stage,
     staging_table,
 )
+from tasks.feeds.unchanged_store import held_ahead, sift
 from tasks.history.store import act_for_run
 
 # Feeds whose files are laid over each other by day and revision: what an older revision says and the newer one does
@@ -42,7 +43,7 @@ def take_in(
     contract: FeedContract,
     fingerprint: Fingerprint,
     raw: RawTable,
-    cast: CastTable,
+    typed: Callable[[], CastTable],
     as_of: date,
     revision: int,
     run_id: int,
@@ -52,6 +53,8 @@ def take_in(
     erasure_key: ErasureKey | None = None,
 ) -> FileOutcome:
     """Take one file in, inside the caller's transaction, and return what became of it.
+
+    ``typed`` types the file's rows; it is called once at most, while the server looks up what is held.
 
     Raises:
         FileRefused: two different files claim the same date, or guards refuse the file; the transaction must end.
@@ -65,7 +68,7 @@ def take_in(
     _refuse_second_truth(connection, contract, fingerprint, as_of, revision)
     outdated = _is_outdated_revision(connection, contract, as_of, revision)
     if outdated and contract.feed not in LAYERED:
-        return _register_superseded(connection, contract, fingerprint, as_of, revision, run_id, len(cast.frame))
+        return _register_superseded(connection, contract, fingerprint, as_of, revision, run_id, len(raw.frame))
     replaces = not outdated and _retire_older_revision(connection, contract, as_of)
     state = "superseded" if outdated else "applied"
     feed_file_id = _register(connection, contract, fingerprint, as_of, revision, sequence, run_id, raw, state)
@@ -80,15 +83,18 @@ def take_in(
         creates_customers=contract.missing_customer == "create",
         replaces=replaces,
     )
+    with held_ahead(connection, staged, contract) as held:
+        whole = typed()
+    staged, cast = sift(connection, staged, whole, held())
     stage(connection, staged, cast.frame)
     warned = judge_rows(connection, staged, contract, raw, cast, erasure_key)
     if outdated:
         _retire_quarantine(connection, [feed_file_id])
     measure = apply.measure if isinstance(apply, Braked) else None
-    verdicts, compared = guard_file(connection, staged, contract, raw, cast.frame, fingerprint, overruling, measure)
+    verdicts, compared = guard_file(connection, staged, contract, raw, whole.frame, fingerprint, overruling, measure)
     fates = count_fates(connection)
     applied = apply(connection, replace(staged, compared=compared))
-    outcome = _outcome(fingerprint, contract, as_of, len(cast.frame), fates, applied, warned)
+    outcome = _outcome(fingerprint, contract, as_of, len(whole.frame), fates, applied, warned)
     outcome = replace(outcome, overruled=tuple(v.guard for v in verdicts if v.state == "overruled"))
     _write_counts(connection, feed_file_id, outcome)
     clear_staging(connection, staged.staging)

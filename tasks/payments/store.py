@@ -221,7 +221,7 @@ def _find_changes(connection: Connection, staged: StagedFile, parameters: Mappin
     statement = statement.replace("{listed}", _listed()).replace("{touched}", "")
     connection.execute(text(statement), parameters)
     connection.exec_driver_sql("drop table if exists pg_temp.touched")
-    return int(connection.scalar(text(good)) or 0)
+    return staged.left_out + int(connection.scalar(text(good)) or 0)
 
 
 # Keys of rows and ids of items that may differ. All of merged customers may: what is said of one is booked on another.
