@@ -59,8 +59,16 @@ def add_up(frame: pd.DataFrame, twice: Sequence[int] = ()) -> list[dict[str, Any
     return [_named(row) for row in found]
 
 
-_ADDED = ("row_number", "customer_number", "invoice_number", "document_type", "issue_date", "currency", "amount")
-_ADDED += ("open_amount",)
+_ADDED = (
+    "row_number",
+    "customer_number",
+    "invoice_number",
+    "document_type",
+    "issue_date",
+    "currency",
+    "amount",
+    "open_amount",
+)
 
 
 def _named(row: Mapping[str, Any]) -> dict[str, Any]:

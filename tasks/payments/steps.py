@@ -8,9 +8,9 @@ from tasks.artifacts import markdown_table, payer_class_rows, summary
 from tasks.feeds.intake import InboxFile
 from tasks.feeds.steps import Applies, FeedRun
 from tasks.payments.classes import classify
+from tasks.payments.ledger_store import apply_ledger
 from tasks.payments.receipts_store import apply_payments, match_payments
 from tasks.payments.store import (
-    apply_ledger,
     apply_replayed,
     apply_snapshot,
     classification_due_since,

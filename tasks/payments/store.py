@@ -16,66 +16,35 @@ An item whose row stands in quarantine was listed, but nobody knows with what: i
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import date
 
 from sqlalchemy import Connection, text
 
 from tasks.feeds.outcomes import Applied, StagedFile
-from tasks.feeds.staging_store import ITEM_CONTENT, STAGED_CONTENT, give_room
+from tasks.feeds.staging_store import ITEM_CONTENT, give_room
 from tasks.outbox_store import cancel_settled
-
-_CONTENT = ITEM_CONTENT
-
-
-def _item(alias: str) -> str:
-    """The content of a row as one comparable value."""
-    return f"row({_fields(alias)})::crm.item"
-
-
-def _fields(alias: str) -> str:
-    """The content of a row column by column: compared so, a million rows need not be made into values first."""
-    return ", ".join(f"{alias}.{column}" for column in _CONTENT.split(", "))
+from tasks.payments.items_store import (
+    AS_THE_LEDGER_SAYS,
+    RETIRED,
+    create_missing_customers,
+    fields_of,
+    good_rows,
+    item_of,
+    request_classification,
+)
 
 
 def apply_snapshot(connection: Connection, staged: StagedFile) -> Applied:
     """Apply the good rows of a complete snapshot: what is new, what changed, what is no longer listed."""
-    _create_missing_customers(connection, staged)
+    create_missing_customers(connection, staged)
     return _apply_observations(connection, staged, complete=True)
 
 
 def apply_replayed(connection: Connection, staged: StagedFile) -> Applied:
     """Apply rows that come back from quarantine as part of the snapshot they stood in; withdrawn ones leave it."""
-    _create_missing_customers(connection, staged)
+    create_missing_customers(connection, staged)
     return _apply_observations(connection, staged, complete=False)
-
-
-def apply_ledger(connection: Connection, staged: StagedFile) -> Applied:
-    """Apply the good rows of a ledger: the whole life of each item, as far as the ledger's day knows it."""
-    _create_missing_customers(connection, staged)
-    parameters = {"source": staged.source, "feed_file_id": staged.feed_file_id, "as_of": staged.as_of}
-    good = _stage_listed(connection)
-    inserted = connection.execute(text(_INSERT_LEDGER_INVOICES), parameters).rowcount
-    written = connection.execute(text(_MERGE_LEDGER_ENTRIES), {**parameters, "revision": staged.revision}).one()
-    if staged.replaces:
-        # Afterwards, so that what both revisions say counts as unchanged.
-        connection.execute(text("select crm.withdraw_ledger(cast(:feed_file_id as bigint))"), parameters)
-    connection.execute(text(_REFRESH_LEDGER_INVOICES), parameters)
-    connection.exec_driver_sql("drop table listed")
-    cancel_settled(connection, staged.feed_file_id)
-    _request_classification(connection, staged)
-    updated = int(written.updated)
-    superseded = int(written.superseded)
-    return Applied(
-        inserted=inserted, updated=updated, superseded=superseded, unchanged=good - inserted - updated - superseded
-    )
-
-
-def _request_classification(connection: Connection, staged: StagedFile) -> None:
-    """Leave word that classes must be decided again from this file's day on; a killed run leaves the word standing."""
-    connection.execute(
-        text("update landing.feed_files set classification_pending = true where feed_file_id = :feed_file_id"),
-        {"feed_file_id": staged.feed_file_id},
-    )
 
 
 def classification_due_since(connection: Connection) -> date | None:
@@ -104,67 +73,6 @@ def settle_classification(connection: Connection) -> None:
     )
 
 
-def _create_missing_customers(connection: Connection, staged: StagedFile) -> None:
-    """Where the contract says so, a customer that only accounting knows is created under accounting's name.
-
-    Such a customer's name follows the newest file; as soon as customer_import brings the customer, it is left alone.
-    """
-    if not staged.creates_customers:
-        return
-    connection.execute(
-        text(_CREATE_CUSTOMERS),
-        {"as_of": staged.as_of, "revision": staged.revision, "feed_file_id": staged.feed_file_id},
-    )
-
-
-_CREATE_CUSTOMERS = """
-insert into crm.organizations as o (customer_number, name, origin, seen_as_of, seen_revision, feed_file_id)
-select distinct on (s.customer_number)
-       s.customer_number, coalesce(s.customer_name, s.customer_number), 'ledger', :as_of, :revision, :feed_file_id
-from landing.staged_items s
-where s.customer_number is not null
-order by s.customer_number, s.row_number
-on conflict (customer_number) do update
-set name = excluded.name, seen_as_of = excluded.seen_as_of, seen_revision = excluded.seen_revision,
-    feed_file_id = excluded.feed_file_id, updated_at = now()
-where o.origin = 'ledger'
-  and (o.seen_as_of, o.seen_revision) <= (excluded.seen_as_of, excluded.seen_revision)
-  and (o.name, o.seen_as_of, o.seen_revision)
-      is distinct from (excluded.name, excluded.seen_as_of, excluded.seen_revision)
-"""
-
-
-def _stage_listed(connection: Connection) -> int:
-    """Put the rows that passed, with their customers, into ``listed``; return how many there are."""
-    connection.execute(
-        text(
-            "create temporary table listed on commit drop as"
-            f" select organization_id, invoice_number, settled_on, {_item('l')} as item from ({_listed()}) l"
-        )
-    )
-    connection.exec_driver_sql("analyze listed (organization_id, invoice_number)")
-    return int(connection.scalar(text("select count(*) from listed")) or 0)
-
-
-# The rows that passed, with their customers. What a file says of a merged customer is booked on the one that was kept,
-# unless another row would be booked there under the same number: then each stays with the customer it names.
-def _listed(only: str = "") -> str:
-    return _LISTED.replace("{only}", only)
-
-
-_LISTED = f"""
-select case when o.merged_into is null then o.organization_id
-            when exists (select from landing.staged_items t join crm.organizations k using (customer_number)
-                         where coalesce(k.merged_into, k.organization_id) = o.merged_into
-                           and t.invoice_number = s.invoice_number and t.customer_number <> s.customer_number)
-            then o.organization_id else o.merged_into end as organization_id,
-       s.invoice_number, s.settled_date as settled_on, {_fields("s")}
-from (select s.customer_number, s.invoice_number, s.settled_date, {STAGED_CONTENT} from landing.staged_items s
-      where not exists (select from row_fate f where f.row_number = s.row_number) {{only}}) s
-join crm.organizations o on o.customer_number = s.customer_number
-"""
-
-
 def _apply_observations(connection: Connection, staged: StagedFile, *, complete: bool) -> Applied:
     parameters = {
         "source": staged.source,
@@ -182,28 +90,61 @@ def _apply_observations(connection: Connection, staged: StagedFile, *, complete:
     good = _find_changes(connection, staged, parameters)
     connection.exec_driver_sql("analyze item_change (invoice_id)")
     inserted = connection.execute(text(_INSERT_INVOICES), parameters).rowcount
+    moved = _Moved()
+    if staged.compared:
+        moved += _follow_on(connection, parameters)
+    if connection.scalar(text("select exists (select from item_change where invoice_id is not null)")):
+        moved += _rebuild_timelines(connection, parameters)
+    if staged.replaces:
+        # What both revisions say alike is the newer one's word now, as if the older one had never come.
+        for table in ("crm.invoices", "crm.invoice_states"):
+            connection.execute(text(_MOVE_TO_NEWER_REVISION.format(table=table)), parameters)
+    connection.exec_driver_sql("drop table item_change")
+    cancel_settled(connection, staged.feed_file_id)
+    request_classification(connection, staged)
+    rest = good - inserted - moved.updated
+    return Applied(
+        inserted=inserted,
+        updated=moved.updated,
+        unchanged=0 if late else rest,
+        superseded=rest if late else 0,
+        settled=moved.settled,
+        reopened=moved.reopened,
+    )
+
+
+@dataclass(frozen=True)
+class _Moved:
+    """How many items read differently now, have left the list, and have come back to it."""
+
+    updated: int = 0
+    settled: int = 0
+    reopened: int = 0
+
+    def __add__(self, more: _Moved) -> _Moved:
+        return _Moved(self.updated + more.updated, self.settled + more.settled, self.reopened + more.reopened)
+
+
+def _follow_on(connection: Connection, parameters: Mapping[str, object]) -> _Moved:
+    """Apply what the newest list says of items that the list before it named, and take them out of ``item_change``.
+
+    Their earlier history stays as it is: the state that held until now ends on this day, and another one begins.
+    """
+    moved = connection.execute(text(_FOLLOW_ON), parameters).one()
+    connection.execute(text(_FOLLOWED), parameters)
+    return _Moved(int(moved.updated), int(moved.settled))
+
+
+def _rebuild_timelines(connection: Connection, parameters: Mapping[str, object]) -> _Moved:
+    """Build the history of every known item in ``item_change`` anew and write what differs."""
     connection.execute(text(_NEW_TIMELINE), parameters)
     connection.exec_driver_sql("analyze new_timeline (invoice_id, newest)")
     connection.execute(text(_DELETE_STATES))
     connection.execute(text(_UPSERT_STATES))
     moved = connection.execute(text(_UPDATE_INVOICES), parameters).one()
     connection.execute(text(_RETURN_TO_LEDGER))
-    if staged.replaces:
-        # What both revisions say alike is the newer one's word now, as if the older one had never come.
-        for table in ("crm.invoices", "crm.invoice_states"):
-            connection.execute(text(_MOVE_TO_NEWER_REVISION.format(table=table)), parameters)
-    _drop_temporary(connection)
-    cancel_settled(connection, staged.feed_file_id)
-    _request_classification(connection, staged)
-    rest = good - inserted - int(moved.updated)
-    return Applied(
-        inserted=inserted,
-        updated=int(moved.updated),
-        unchanged=0 if late else rest,
-        superseded=rest if late else 0,
-        settled=int(moved.settled),
-        reopened=int(moved.reopened),
-    )
+    connection.exec_driver_sql("drop table new_timeline")
+    return _Moved(int(moved.updated), int(moved.settled), int(moved.reopened))
 
 
 def _find_changes(connection: Connection, staged: StagedFile, parameters: Mapping[str, object]) -> int:
@@ -211,14 +152,15 @@ def _find_changes(connection: Connection, staged: StagedFile, parameters: Mappin
 
     Where the guards have compared the file with all that is held now, only what differed then is looked at.
     """
-    statement, good = _ITEM_CHANGES, f"select count(*) from ({_listed()}) listed"
+    statement, good = _ITEM_CHANGES, f"select count(*) from ({good_rows()}) listed"
     if staged.compared:
         connection.exec_driver_sql(_TOUCHED)
         connection.exec_driver_sql("analyze touched")
         # A good row has its customer, or it would wait: no need to ask for each.
         good = "select (select count(*) from landing.staged_items) - (select count(*) from row_fate)"
-        statement = statement.replace("{listed}", _listed(_ONLY_TOUCHED_ROWS)).replace("{touched}", _ONLY_TOUCHED_ITEMS)
-    statement = statement.replace("{listed}", _listed()).replace("{touched}", "")
+        statement = statement.replace("{listed}", good_rows(_ONLY_TOUCHED_ROWS))
+        statement = statement.replace("{touched}", _ONLY_TOUCHED_ITEMS)
+    statement = statement.replace("{listed}", good_rows()).replace("{touched}", "")
     connection.execute(text(statement), parameters)
     connection.exec_driver_sql("drop table if exists pg_temp.touched")
     return staged.left_out + int(connection.scalar(text(good)) or 0)
@@ -240,11 +182,7 @@ select null, null, i.invoice_id from crm.invoices i join kin using (organization
 _ONLY_TOUCHED_ROWS = """
       and (s.customer_number, s.invoice_number) in (select customer_number, invoice_number from touched)
 """
-_ONLY_TOUCHED_ITEMS = "and i.invoice_id in (select invoice_id from touched)"
-
-
-def _drop_temporary(connection: Connection) -> None:
-    connection.exec_driver_sql("drop table item_change, new_timeline")
+_ONLY_TOUCHED_ITEMS = "and i.invoice_id = any(array(select invoice_id from touched where invoice_id is not null))"
 
 
 def _next_snapshot(connection: Connection, staged: StagedFile) -> date | None:
@@ -267,29 +205,29 @@ create temporary table item_change on commit drop as
 with listed as (
     {{listed}}
 ), held as (
-    select i.invoice_id, i.organization_id, i.invoice_number, i.listed_from, i.listed_until, {_fields("i")}
+    select i.invoice_id, i.organization_id, i.invoice_number, i.listed_from, i.listed_until, {fields_of("i")}
     from crm.invoices i
     where i.source = :source and i.listed_from is not null and i.listed_until is null and i.listed_from <= :as_of
     {{touched}}
     union all
-    select i.invoice_id, i.organization_id, i.invoice_number, i.listed_from, i.listed_until, {_fields("i")}
+    select i.invoice_id, i.organization_id, i.invoice_number, i.listed_from, i.listed_until, {fields_of("i")}
     from crm.invoices i
     where cast(:next_as_of as date) is not null
       and i.source = :source and i.listed_from <= :as_of and i.listed_until > :as_of
     union all
-    select i.invoice_id, i.organization_id, i.invoice_number, s.listed_from, s.listed_until, {_fields("s")}
+    select i.invoice_id, i.organization_id, i.invoice_number, s.listed_from, s.listed_until, {fields_of("s")}
     from crm.invoice_states s join crm.invoices i using (invoice_id)
     where cast(:next_as_of as date) is not null
       and i.source = :source and s.listed_from <= :as_of and s.listed_until > :as_of
 ), compared as (
     select coalesce(l.organization_id, h.organization_id) as organization_id,
            coalesce(l.invoice_number, h.invoice_number) as invoice_number,
-           case when l.organization_id is not null then {_item("l")} end as item,
+           case when l.organization_id is not null then {item_of("l")} end as item,
            h.invoice_id, h.listed_from as held_from, h.listed_until as held_until,
-           case when h.invoice_id is not null then {_item("h")} end as held_item
+           case when h.invoice_id is not null then {item_of("h")} end as held_item
     from listed l
     full join held h on h.organization_id = l.organization_id and h.invoice_number = l.invoice_number
-    where ({_fields("l")}) is distinct from ({_fields("h")})
+    where ({fields_of("l")}) is distinct from ({fields_of("h")})
 ), named as (
     select c.*, o.customer_number,
            exists (select from landing.quarantined_rows q
@@ -315,23 +253,58 @@ select n.organization_id, n.invoice_number, n.held_from, n.held_until, n.held_it
                    and q.customer_number = n.customer_number and q.item_key = n.invoice_number)
        ) end as until_as_of
 from named n
-left join crm.invoices known
-    on n.invoice_id is null and known.organization_id = n.organization_id
-    and known.source = :source and known.invoice_number = n.invoice_number
 left join lateral (
-    select {_item("s")} as item from crm.invoice_states s
-    where n.unread and s.invoice_id = n.invoice_id and s.listed_until = :as_of
+    select i.invoice_id from crm.invoices i
+    where n.invoice_id is null and i.organization_id = n.organization_id
+      and i.source = :source and i.invoice_number = n.invoice_number
+) known on true
+left join lateral (
+    select {item_of("s")} as item from crm.invoice_states s
+    where cast(:replaces as boolean) and n.unread and s.invoice_id = n.invoice_id and s.listed_until = :as_of
 ) before on true
 where not n.unread or (:replaces and n.held_from = :as_of)
 """
 
 _INSERT_INVOICES = f"""
-insert into crm.invoices (organization_id, source, invoice_number, {_CONTENT}, listed_from, listed_until, feed_file_id)
+insert into crm.invoices (organization_id, source, invoice_number, {ITEM_CONTENT}, listed_from, listed_until,
+                          feed_file_id)
 select organization_id, :source, invoice_number, (item).document_type, (item).issued_on, (item).due_on,
        (item).currency, (item).amount, (item).open_amount, (item).disputed, (item).note,
        :as_of, until_as_of, :feed_file_id
 from item_change where invoice_id is null
 """
+
+# The state that held ends on this day, under the file of its own first day; of what has left the list nothing else
+# changes. As arrays the ids lead to the index: how many other items there are does not matter.
+_SAID = ", ".join(
+    f"{name} = case when n.listed then (n.item).{name} else i.{name} end" for name in ITEM_CONTENT.split(", ")
+)
+_FOLLOW_ON = f"""
+with news as materialized (
+    select c.invoice_id, c.listed, c.item, c.held_from, c.held_item,
+           (select f.feed_file_id from landing.feed_files f
+            where f.feed = :feed and f.source = :source and f.mode = 'snapshot' and f.state = 'applied'
+              and f.as_of = c.held_from) as held_file
+    from item_change c where c.invoice_id is not null and c.held_from < :as_of
+), kept as (
+    insert into crm.invoice_states (invoice_id, listed_from, listed_until, {ITEM_CONTENT}, feed_file_id)
+    select invoice_id, held_from, :as_of, (held_item).document_type, (held_item).issued_on, (held_item).due_on,
+           (held_item).currency, (held_item).amount, (held_item).open_amount, (held_item).disputed, (held_item).note,
+           held_file
+    from news where listed
+), written as (
+    update crm.invoices i
+    set listed_from = case when n.listed then :as_of else i.listed_from end,
+        listed_until = case when n.listed then null else cast(:as_of as date) end,
+        {_SAID},
+        feed_file_id = case when n.listed then :feed_file_id else i.feed_file_id end
+    from news n
+    where i.invoice_id = n.invoice_id and i.invoice_id = any(array(select invoice_id from news))
+    returning n.listed
+)
+select count(*) filter (where listed) as updated, count(*) filter (where not listed) as settled from written
+"""
+_FOLLOWED = "delete from item_change where invoice_id is not null and held_from < :as_of"
 
 # The whole history of every item that changes, rebuilt: what stays, what is cut off left and right of this
 # snapshot, and what it says itself; then neighbours with equal content become one.
@@ -340,10 +313,10 @@ create temporary table new_timeline on commit drop as
 with changed as (
     select * from item_change where invoice_id is not null
 ), stored as (
-    select i.invoice_id, i.listed_from, i.listed_until, {_item("i")} as item
+    select i.invoice_id, i.listed_from, i.listed_until, {item_of("i")} as item
     from crm.invoices i join changed using (invoice_id) where i.listed_from is not null
     union all
-    select s.invoice_id, s.listed_from, s.listed_until, {_item("s")}
+    select s.invoice_id, s.listed_from, s.listed_until, {item_of("s")}
     from crm.invoice_states s join changed using (invoice_id)
 ), parts as (
     select s.* from stored s join changed c using (invoice_id)
@@ -381,7 +354,7 @@ where s.invoice_id in (select invoice_id from item_change where invoice_id is no
 """
 
 _UPSERT_STATES = f"""
-insert into crm.invoice_states as s (invoice_id, listed_from, listed_until, {_CONTENT}, feed_file_id)
+insert into crm.invoice_states as s (invoice_id, listed_from, listed_until, {ITEM_CONTENT}, feed_file_id)
 select invoice_id, listed_from, listed_until, (item).document_type, (item).issued_on, (item).due_on,
        (item).currency, (item).amount, (item).open_amount, (item).disputed, (item).note, feed_file_id
 from new_timeline where not newest
@@ -390,7 +363,7 @@ set listed_until = excluded.listed_until, document_type = excluded.document_type
     due_on = excluded.due_on, currency = excluded.currency, amount = excluded.amount,
     open_amount = excluded.open_amount, disputed = excluded.disputed, note = excluded.note,
     feed_file_id = excluded.feed_file_id
-where (s.listed_until, {_item("s")}) is distinct from (excluded.listed_until, {_item("excluded")})
+where (s.listed_until, {item_of("s")}) is distinct from (excluded.listed_until, {item_of("excluded")})
 """
 
 # Only items whose newest state differs are written. An item that a corrected revision leaves without any state keeps
@@ -401,7 +374,7 @@ with target as (
     from item_change c left join new_timeline t on t.invoice_id = c.invoice_id and t.newest
     where c.invoice_id is not null
 ), before as (
-    select i.invoice_id, i.listed_until, {_item("i")} as item from crm.invoices i join target using (invoice_id)
+    select i.invoice_id, i.listed_until, {item_of("i")} as item from crm.invoices i join target using (invoice_id)
 ), written as (
     update crm.invoices i
     set listed_from = t.listed_from, listed_until = t.listed_until,
@@ -414,7 +387,7 @@ with target as (
         feed_file_id = coalesce(t.feed_file_id, i.feed_file_id)
     from target t
     where t.invoice_id = i.invoice_id
-      and (i.listed_from, i.listed_until, {_item("i")}) is distinct from (t.listed_from, t.listed_until, t.item)
+      and (i.listed_from, i.listed_until, {item_of("i")}) is distinct from (t.listed_from, t.listed_until, t.item)
     returning i.invoice_id, t.listed, i.listed_until, t.item
 )
 select count(*) filter (where w.listed
@@ -424,78 +397,8 @@ select count(*) filter (where w.listed
 from written w join before b using (invoice_id)
 """
 
-_INSERT_LEDGER_INVOICES = f"""
-insert into crm.invoices (organization_id, source, invoice_number, {_CONTENT}, feed_file_id)
-select l.organization_id, :source, l.invoice_number, (item).document_type, (item).issued_on, (item).due_on,
-       (item).currency, (item).amount, (item).open_amount, (item).disputed, (item).note, :feed_file_id
-from listed l
-where not exists (select from crm.invoices i where i.organization_id = l.organization_id
-                  and i.source = :source and i.invoice_number = l.invoice_number)
-"""
+_MOVE_TO_NEWER_REVISION = f"update {{table}} set feed_file_id = :feed_file_id where feed_file_id in ({RETIRED})"
 
-_RETIRED = """
-select retired.feed_file_id
-from landing.feed_files own join landing.feed_files retired using (feed, source, as_of, mode)
-where own.feed_file_id = :feed_file_id and retired.state = 'superseded'
-"""
-_MOVE_TO_NEWER_REVISION = f"update {{table}} set feed_file_id = :feed_file_id where feed_file_id in ({_RETIRED})"
-
-# The newest ledger wins, item by item; what an older one said is kept aside, because a correction of the newer one may
-# no longer speak of the item. "updated" counts items that were known before and read differently now.
-_MERGE_LEDGER_ENTRIES = f"""
-with spoken as (
-    select i.invoice_id, l.item, l.settled_on, e.invoice_id is not null as had_entry, i.feed_file_id as invoice_file,
-           (e.as_of, e.revision) > (cast(:as_of as date), cast(:revision as integer)) as outdated,
-           ({_item("e")}, e.settled_on) is distinct from (l.item, l.settled_on) as differs
-    from listed l
-    join crm.invoices i on i.organization_id = l.organization_id and i.source = :source
-        and i.invoice_number = l.invoice_number
-    left join crm.ledger_entries e on e.invoice_id = i.invoice_id
-), older as (
-    insert into crm.earlier_ledger_entries as e (invoice_id, as_of, revision, {_CONTENT}, settled_on, feed_file_id)
-    select e.invoice_id, e.as_of, e.revision, {_fields("e")}, e.settled_on, e.feed_file_id
-    from crm.ledger_entries e join spoken using (invoice_id)
-    where outdated is not true and e.as_of < :as_of
-    union all
-    select invoice_id, :as_of, :revision, (item).document_type, (item).issued_on, (item).due_on,
-           (item).currency, (item).amount, (item).open_amount, (item).disputed, (item).note, settled_on, :feed_file_id
-    from spoken where outdated
-    on conflict (invoice_id, as_of) do update
-    set revision = excluded.revision, document_type = excluded.document_type, issued_on = excluded.issued_on,
-        due_on = excluded.due_on, currency = excluded.currency, amount = excluded.amount,
-        open_amount = excluded.open_amount, disputed = excluded.disputed, note = excluded.note,
-        settled_on = excluded.settled_on, feed_file_id = excluded.feed_file_id
-), written as (
-    insert into crm.ledger_entries as e (invoice_id, as_of, revision, {_CONTENT}, settled_on, feed_file_id)
-    select invoice_id, :as_of, :revision, (item).document_type, (item).issued_on, (item).due_on,
-           (item).currency, (item).amount, (item).open_amount, (item).disputed, (item).note, settled_on, :feed_file_id
-    from spoken where outdated is not true
-    on conflict (invoice_id) do update
-    set as_of = excluded.as_of, revision = excluded.revision, document_type = excluded.document_type,
-        issued_on = excluded.issued_on, due_on = excluded.due_on, currency = excluded.currency,
-        amount = excluded.amount, open_amount = excluded.open_amount, disputed = excluded.disputed,
-        note = excluded.note, settled_on = excluded.settled_on, feed_file_id = excluded.feed_file_id
-    returning 1
-)
-select count(*) filter (where outdated is not true and differs
-                        and (had_entry or invoice_file <> :feed_file_id)) as updated,
-       count(*) filter (where outdated) as superseded,
-       (select count(*) from written) as written
-from spoken
-"""
-
-# An invoice that no snapshot lists, or that a corrected revision says was never listed, shows what its ledger says.
-_AS_THE_LEDGER_SAYS = """
-update crm.invoices i
-set document_type = e.document_type, issued_on = e.issued_on, due_on = e.due_on, currency = e.currency,
-    amount = e.amount, open_amount = e.open_amount, disputed = e.disputed, note = e.note, feed_file_id = e.feed_file_id
-from crm.ledger_entries e
-where e.invoice_id = i.invoice_id and i.listed_from is null
-"""
-_REFRESH_LEDGER_INVOICES = f"""
-{_AS_THE_LEDGER_SAYS} and (e.feed_file_id = :feed_file_id or i.feed_file_id in ({_RETIRED}))
-  and (i.feed_file_id, {_item("i")}) is distinct from (e.feed_file_id, {_item("e")})
-"""
 _RETURN_TO_LEDGER = f"""
-{_AS_THE_LEDGER_SAYS} and i.invoice_id in (select invoice_id from item_change)
+{AS_THE_LEDGER_SAYS} and i.invoice_id in (select invoice_id from item_change)
 """
