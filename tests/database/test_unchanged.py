@@ -91,9 +91,9 @@ def test_a_row_that_changes_nothing_is_judged_by_the_contract_of_its_own_file(le
     rows = [item("C-1", "A", 100, DUE), item("C-1", "B", 5000, DUE)]
     ledger.sends(MARCH_5, rows)
 
-    outcome = ledger.sends(MARCH_12, rows, contract)
+    outcome = ledger.sends(MARCH_12, [*rows, item("C-1", "C", 10, DUE)], contract)
 
-    assert (outcome.unchanged, outcome.quarantined, outcome.settled) == (1, 1, 0)
+    assert (outcome.unchanged, outcome.quarantined, outcome.inserted, outcome.settled) == (1, 1, 1, 0)
     assert [row["reason"] for row in ledger.books.read("select * from report.quarantine")] == [
         "5000.0000 is more than anybody may owe"
     ]
@@ -105,6 +105,6 @@ def test_an_item_that_waited_in_quarantine_is_listed_by_the_next_list(ledger: Le
     ledger.sends(MARCH_5, rows)
     assert ledger.sends(MARCH_12, [{**rows[0], "amount": "n/a"}, rows[1]]).quarantined == 1
 
-    outcome = ledger.sends(MARCH_19, rows)
+    outcome = ledger.sends(MARCH_19, [*rows, item("C-1", "C", 10, DUE)])
 
-    assert (outcome.unchanged, outcome.updated, outcome.inserted, outcome.settled, outcome.reopened) == (2, 0, 0, 0, 0)
+    assert (outcome.unchanged, outcome.updated, outcome.inserted, outcome.settled, outcome.reopened) == (2, 0, 1, 0, 0)
