@@ -48,9 +48,12 @@ where o.origin = 'ledger'
 """
 
 
-# The rows that passed, with their customers. What a file says of a merged customer is booked on the one that was kept,
-# unless another row would be booked there under the same number: then each stays with the customer it names.
 def good_rows(only: str = "") -> str:
+    """The query of the rows that passed, with their customers: organization_id, invoice_number, settled_on, the item.
+
+    What a file says of a merged customer is booked on the one that was kept, unless another row would be booked there
+    under the same number: then each stays with the customer it names. ``only`` is a further condition on the rows.
+    """
     return _LISTED.replace("{only}", only)
 
 
