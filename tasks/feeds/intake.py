@@ -222,7 +222,7 @@ reader: ContextVar[Callable[[InboxFile], tuple[RawTable, CastTable]]] = ContextV
 
 
 def _opened(file: InboxFile) -> tuple[RawTable, Callable[[], CastTable]]:
-    """The file's rows as text, and what gives them typed: typed when asked for, beside other work.
+    """The file's rows as text, and what types them when it is asked to, beside other work.
 
     What was read ahead is typed already.
     """
