@@ -31,6 +31,7 @@ _SERVERS_EVERY = 5  # looks
 _DEAD_MAN_EVERY = 60
 _READY_SECONDS = 120.0
 _NEXT_RUNS = 6
+_LEAST_RUNS_AT_ONCE = 4
 
 
 def up(
@@ -182,8 +183,10 @@ def companions() -> tuple[Any, ...]:
 
     python = sys.executable
     worker = (python, "-m", "prefect", "--no-prompt", "worker", "start", "--pool", POOL, "--type", "process")
+    at_once = str(max(_LEAST_RUNS_AT_ONCE, 2 * (os.cpu_count() or 1)))
     return (
-        Companion("worker", (*worker, "--install-policy", "never")),
+        # More at once than processors can serve would only make each of them late, as after a night of missed runs.
+        Companion("worker", (*worker, "--install-policy", "never", "--limit", at_once)),
         Companion("inbox", (python, "-m", "flows.commands.watching")),
         Companion("returns", (python, "-m", "flows.commands.returning")),
         Companion("wal", (python, "-m", "flows.commands.receiving")),
