@@ -33,6 +33,7 @@ TOLD = {"KONTOR_ENGINEER_EMAILS": "ops@example.org", "KONTOR_MAIL_FROM": "kontor
 YEAR = {"flow": "payment_sync", "from_day": "2012-01-02", "to_day": "2012-12-31", "because": "an audit", "live": True}
 TURNS = ("first worker", "server", "database", "second worker", "server", "database")
 LONGEST = 1_200.0
+SECOND = ("--no-prompt", "worker", "start", "--pool", "kontor", "--type", "process", "--limit", "3")
 
 
 def _archive(home: Path, files: list[Path]) -> None:
@@ -53,18 +54,7 @@ def _second_worker(home: Path) -> Iterator[subprocess.Popen[bytes]]:
     more = {"KONTOR_HOME": str(home), "PYTHONPATH": str(PROJECT_ROOT), "PREFECT_WORKER_QUERY_SECONDS": "2", **TOLD}
     with (home / "logs" / "second.log").open("wb") as log:
         worker = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "prefect",
-                "--no-prompt",
-                "worker",
-                "start",
-                "--pool",
-                "kontor",
-                "--type",
-                "process",
-            ],
+            [sys.executable, "-m", "prefect", *SECOND],
             cwd=PROJECT_ROOT,
             env={**own, **prefect_environment(server, home), **more},
             stdout=log,
