@@ -14,6 +14,8 @@ from tasks.standing import Supervisor
 
 def test_the_live_view_shows_who_stands_how_areas_do_and_what_runs_next(tmp_path: Path) -> None:
     """Every companion, a red line where the database is away, and the next scheduled runs with their times."""
+    worker = companions()[0].command
+    assert int(worker[worker.index("--limit") + 1]) >= 4
     supervisor = Supervisor(tmp_path / "logs", companions(), {})
     console = Console(width=140, file=StringIO())
     console.print(picture(Settings(home=tmp_path), supervisor))
