@@ -28,7 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, DATERANGE, JSONB, ExcludeConstraint
 
 from data_contracts.tables.base import metadata
-from data_contracts.tables.crm import organizations
+from data_contracts.tables.crm import contacts, organizations
 
 _SEVERITY_CHECK = "severity in ('info', 'warn', 'fail')"
 
@@ -36,6 +36,10 @@ _SEVERITY_CHECK = "severity in ('info', 'warn', 'fail')"
 organizations.append_column(Column("merged_into", BigInteger, ForeignKey("crm.organizations.organization_id")))
 organizations.append_constraint(CheckConstraint("merged_into <> organization_id", name="merged_into"))
 Index("organizations_merged_into_idx", organizations.c.merged_into)
+# A contact who stands twice: files go on naming the other record, and its roles count for the one that is kept.
+contacts.append_column(Column("merged_into", BigInteger, ForeignKey("crm.contacts.contact_id", ondelete="SET NULL")))
+contacts.append_constraint(CheckConstraint("merged_into <> contact_id", name="merged_into"))
+Index("contacts_merged_into_idx", contacts.c.merged_into)
 
 
 def _rule_columns() -> list[Column[object]]:
@@ -97,8 +101,8 @@ duplicate_rule = Table(
     Column("action", Text, nullable=False),
     Column("threshold", Numeric(5, 4), nullable=False),
     *_rule_columns(),
-    CheckConstraint("entity in ('organization', 'contact')", name="entity"),
-    CheckConstraint("matched_by in ('vat', 'name', 'email', 'phone')", name="matched_by"),
+    CheckConstraint("entity in ('organization', 'contact', 'product')", name="entity"),
+    CheckConstraint("matched_by in ('vat', 'name', 'email', 'phone', 'gtin')", name="matched_by"),
     CheckConstraint("action in ('block', 'warn', 'off')", name="action"),
     CheckConstraint("threshold between 0 and 1", name="threshold"),
     CheckConstraint("not isempty(valid)", name="valid_not_empty"),
@@ -257,6 +261,18 @@ contact_keys = Table(
     schema="crm",
 )
 
+product_keys = Table(
+    "product_keys",
+    metadata,
+    Column("product_id", BigInteger, ForeignKey("crm.products.product_id", ondelete="CASCADE"), primary_key=True),
+    Column("made_of", Text, nullable=False),
+    Column("name_key", Text),
+    Column("figures", Text),
+    Column("block_key", Text),
+    Column("gtin_key", Text),
+    schema="crm",
+)
+
 duplicate_pairs = Table(
     "duplicate_pairs",
     metadata,
@@ -273,7 +289,7 @@ duplicate_pairs = Table(
     Column("reason", Text),
     Column("found_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Column("run_id", BigInteger, ForeignKey("ops.run_ledger.run_id")),
-    CheckConstraint("entity in ('organization', 'contact')", name="entity"),
+    CheckConstraint("entity in ('organization', 'contact', 'product')", name="entity"),
     CheckConstraint("left_id < right_id", name="ordered"),
     CheckConstraint("decision in ('open', 'same', 'different', 'related')", name="decision"),
     CheckConstraint("(decision = 'open') = (decided_by is null)", name="decided_by"),
@@ -287,8 +303,9 @@ duplicate_merges = Table(
     metadata,
     Column("merge_id", BigInteger, Identity(always=True), primary_key=True),
     Column("pair_id", BigInteger, ForeignKey("ops.duplicate_pairs.pair_id"), nullable=False),
-    Column("kept_id", BigInteger, ForeignKey("crm.organizations.organization_id"), nullable=False),
-    Column("merged_id", BigInteger, ForeignKey("crm.organizations.organization_id"), nullable=False),
+    Column("entity", Text, nullable=False),
+    Column("kept_id", BigInteger, nullable=False),
+    Column("merged_id", BigInteger, nullable=False),
     Column("values_before", JSONB, nullable=False),
     Column("values_after", JSONB, nullable=False),
     Column("moved", JSONB, nullable=False),
@@ -296,10 +313,9 @@ duplicate_merges = Table(
     Column("merged_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Column("undone_by", Text),
     Column("undone_at", DateTime(timezone=True)),
+    CheckConstraint("entity in ('organization', 'contact')", name="entity"),
     CheckConstraint("kept_id <> merged_id", name="two_records"),
     CheckConstraint("(undone_by is null) = (undone_at is null)", name="undone"),
     Index(None, "pair_id"),
-    Index(None, "kept_id"),
-    Index(None, "merged_id"),
     schema="ops",
 )

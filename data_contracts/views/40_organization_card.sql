@@ -22,9 +22,11 @@ begin atomic
                     select coalesce(jsonb_agg(jsonb_build_object(
                         'role', r.role, 'valid_from', lower(r.valid), 'valid_to', upper(r.valid) - 1,
                         'held', r.valid @> organization_card.as_of) order by r.role, r.valid), '[]')
-                    from crm.contact_roles r where r.contact_id = p.contact_id)
+                    from crm.contact_roles r where r.contact_id in (
+                        select p.contact_id union all
+                        select m.contact_id from crm.contacts m where m.merged_into = p.contact_id))
                 ) order by p.contact_key), '[]')
-            from crm.contacts p where p.organization_id = o.organization_id),
+            from crm.contacts p where p.organization_id = o.organization_id and p.merged_into is null),
         'open_items', (
             select coalesce(jsonb_agg(jsonb_build_object(
                 'invoice_number', i.invoice_number, 'document_type', i.document_type, 'issued_on', i.issued_on,

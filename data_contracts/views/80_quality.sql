@@ -43,11 +43,13 @@ from ops.quality_results r;
 create or replace view report.quality_measures as
 select m.contract, m.measure, m.as_of, m.value from ops.quality_measures m;
 
--- Records that may be one and the same, and what was decided. Ids alone: whose they are stands in the records.
+-- Records that may be one and the same, and what was decided. A contact stands under its customer's number and name.
 create or replace view report.duplicates as
-select p.pair_id, p.entity, p.score, p.decision, p.matched_by, l.customer_number as left_number,
-       l.name as left_name, r.customer_number as right_number, r.name as right_name, p.fields, p.decided_by, p.reason,
-       p.decided_at, p.found_at,
+select p.pair_id, p.entity, p.score, p.decision, p.matched_by,
+       coalesce(l.customer_number, lp.source || ' / ' || lp.part_number) as left_number,
+       coalesce(l.name, lp.name) as left_name,
+       coalesce(r.customer_number, rp.source || ' / ' || rp.part_number) as right_number,
+       coalesce(r.name, rp.name) as right_name, p.fields, p.decided_by, p.reason, p.decided_at, p.found_at,
        exists (select from ops.duplicate_merges m where m.pair_id = p.pair_id and m.undone_at is null) as merged
 from ops.duplicate_pairs p
 left join crm.contacts lc on p.entity = 'contact' and lc.contact_id = p.left_id
@@ -55,7 +57,9 @@ left join crm.contacts rc on p.entity = 'contact' and rc.contact_id = p.right_id
 left join crm.organizations l
     on l.organization_id = case p.entity when 'organization' then p.left_id else lc.organization_id end
 left join crm.organizations r
-    on r.organization_id = case p.entity when 'organization' then p.right_id else rc.organization_id end;
+    on r.organization_id = case p.entity when 'organization' then p.right_id else rc.organization_id end
+left join crm.products lp on p.entity = 'product' and lp.product_id = p.left_id
+left join crm.products rp on p.entity = 'product' and rp.product_id = p.right_id;
 
 -- A trigram index keeps a list of entries to be sorted in later, which each look-up reads whole; only its owner may have
 -- it sorted in. Returns how many pages were.

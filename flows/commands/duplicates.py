@@ -17,11 +17,11 @@ from flows.commands.screen import AsList, Format, ListFormat, out, say, settings
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from tasks.quality.duplicates_store import Proposal
+    from tasks.quality.merging_store import Proposal
 
 T = TypeVar("T")
 
-duplicates = typer.Typer(no_args_is_help=True, help="Customers and contacts that may be one: review, decide, merge.")
+duplicates = typer.Typer(no_args_is_help=True, help="Customers, contacts and products that may be one: review, decide.")
 
 PairId = Annotated[int, typer.Argument(metavar="PAIR", help="Its number, as `kontor duplicates list` says.")]
 Live = Annotated[bool, typer.Option("--live", help="Do it. Without this it is only shown.")]
@@ -31,7 +31,7 @@ Reason = Annotated[str, typer.Option("--reason", help="Why; it is kept with the 
 @duplicates.command("list")
 def list_pairs(
     decision: Annotated[str, typer.Option(help="open, same, different, related or all.")] = "open",
-    entity: Annotated[str | None, typer.Option(help="Only organization or contact.")] = None,
+    entity: Annotated[str | None, typer.Option(help="Only organization, contact or product.")] = None,
     form: Annotated[Format | None, typer.Option("--format", help="Default: table, or what --out ends with.")] = None,
     to: Annotated[Path | None, typer.Option("--out", help="Write to this file.", dir_okay=False)] = None,
     limit: Annotated[int | None, typer.Option(min=0, help="At most so many rows; 0 for all.")] = None,
@@ -47,13 +47,14 @@ def list_pairs(
 
 @duplicates.command("show")
 def show(pair: PairId, form: AsList = ListFormat.table) -> None:
-    """Show one pair: how alike its records are, field by field, and what merging customers would move."""
-    from tasks.quality.duplicates_store import fetch_pair, propose
+    """Show one pair: how alike its records are, field by field, and what merging them would move."""
+    from tasks.quality.duplicates_store import fetch_pair
+    from tasks.quality.merging_store import is_mergeable, propose
     from tasks.reports.rows import json_value, printable
 
     def read(connection: Connection) -> tuple[dict[str, Any], Proposal | None]:
         found = fetch_pair(connection, pair)
-        mergeable = found["entity"] == "organization" and not found["merged"]
+        mergeable = is_mergeable(found["entity"]) and not found["merged"]
         return found, propose(connection, pair) if mergeable else None
 
     found, proposal = on_database(read)
@@ -87,9 +88,16 @@ def _print_proposal(proposal: Proposal) -> None:
     ]
     headings = ["field", f"kept: {proposal.kept_number}", f"merged: {proposal.merged_number}", "would be"]
     print_table(out(), headings, rows, [False] * len(names))
-    out().print(f"{proposal.invoices} invoices and {proposal.contacts} contacts would move to {proposal.kept_number}.")
+    out().print(f"{_counts(proposal.moving)} would be of {proposal.kept_number}.")
+    out().print(f"{_counts(proposal.staying)} would stay with {proposal.merged_number}.")
     if proposal.colliding_invoices:
         out().print(f"Both have invoices {', '.join(proposal.colliding_invoices[:5])}: they cannot be merged.")
+    if proposal.held:
+        out().print(f"{proposal.merged_number} is under a legal hold: it can only be the one that is kept.")
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items())
 
 
 @duplicates.command("decide")
@@ -109,12 +117,12 @@ def decide(
 def merge(
     pair: PairId,
     reason: Reason,
-    keep: Annotated[str | None, typer.Option("--keep", metavar="NUMBER", help="The customer to keep.")] = None,
+    keep: Annotated[str | None, typer.Option("--keep", metavar="NUMBER", help="The record to keep, by number.")] = None,
     live: Live = False,
 ) -> None:
-    """Merge two customers: invoices and contacts move to the one that is kept. Shown first; done with --live."""
-    from tasks.quality.duplicates_store import merge as do_merge
-    from tasks.quality.duplicates_store import propose
+    """Merge two customers, or two contacts of one customer, into the kept one. Shown first; done with --live."""
+    from tasks.quality.merging_store import merge as do_merge
+    from tasks.quality.merging_store import propose
 
     def work(connection: Connection) -> Proposal:
         proposal = propose(connection, pair, keep)
@@ -133,7 +141,7 @@ def merge(
 @duplicates.command("undo")
 def undo(pair: PairId, live: Live = False) -> None:
     """Take a merge apart: what was moved goes back. Tried first; done with --live."""
-    from tasks.quality.duplicates_store import undo as take_apart
+    from tasks.quality.merging_store import undo as take_apart
 
     def work(connection: Connection) -> dict[str, int]:
         back = take_apart(connection, pair, getpass.getuser())

@@ -18,7 +18,7 @@ from tasks.matching.bulk import Bits, Places, bits_needed, reaching
 from tasks.matching.score import Field, Record, Scored, score_pair
 
 Block = Callable[[Record], Iterable[str]]
-_MOST_SHARING = 60
+MOST_SHARING = 60
 _PAIRS_AT_ONCE = 1_000_000
 
 
@@ -59,9 +59,7 @@ class Candidates:
             yield Candidates(self.numbers, self.left[cut], self.right[cut], self.met[cut], self.names)
 
 
-def candidate_pairs(
-    records: Mapping[int, Record], blocks: Mapping[str, Block], most: int = _MOST_SHARING
-) -> Candidates:
+def candidate_pairs(records: Mapping[int, Record], blocks: Mapping[str, Block], most: int = MOST_SHARING) -> Candidates:
     """The pairs that share a key, with the kinds of keys."""
     numbers = sorted(records)
     ordered = [records[number] for number in numbers]
@@ -104,7 +102,7 @@ def find_pairs(
     prior: float,
     thresholds: Mapping[str, float],
     *,
-    most: int = _MOST_SHARING,
+    most: int = MOST_SHARING,
 ) -> list[Pair]:
     """The pairs of records that are as alike as one of the kinds of keys asks by which they met, by their ids."""
     candidates = candidate_pairs(records, blocks, most)

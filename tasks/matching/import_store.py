@@ -13,8 +13,9 @@ from datetime import date
 from sqlalchemy import Connection, text
 
 from tasks.matching.keys import name_key, vat_key
+from tasks.matching.keys_store import refresh_keys
 from tasks.matching.score import ORGANIZATION, ORGANIZATION_PRIOR, Record, score_pair
-from tasks.matching.store import FEW, DuplicateRule, fetch_records, fetch_rules, find_among, refresh_keys
+from tasks.matching.store import FEW, DuplicateRule, fetch_records, fetch_rules, find_among
 
 _COLUMN_OF: Mapping[str, str] = {"vat": "vat_number", "name": "name"}
 _ALIKE = 0.45

@@ -3,6 +3,7 @@
     "Витоша Дистрибуция ЕООД" and "VITOSHA DISTRIBUTSIYA EOOD"    vitosha distributsiya
     "BG 175 074 752" and "175074752" of a customer in BG           BG175074752
     "02/ 987 65 43" of a customer in BG                            +35929876543
+    "Kabel YMMJ 3 x 1,5 mm²" and "YMMJ-kabel 3x1.5mm2"            kabel mm ymmj, with the figures 3 1.5 2
 
 A key is never shown and never written back. One that cannot be made is None and agrees with nothing.
 """
@@ -15,7 +16,7 @@ import re
 import phonenumbers
 from anyascii import anyascii
 from cleanco.clean import custom_basename, normalized, prepare_default_terms, strip_punct, strip_tail
-from stdnum import get_cc_module
+from stdnum import ean, get_cc_module
 from stdnum.exceptions import ValidationError
 
 # Legal forms that cleanco does not know, or not in their own script, as they read after transliteration.
@@ -134,3 +135,44 @@ def phone_key(number: str | None, country: str | None) -> str | None:
     if not phonenumbers.is_possible_number(parsed):
         return None
     return str(phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164))
+
+
+# --- products ---------------------------------------------------------------------------------------------------------
+
+_DECIMAL_COMMA = re.compile(r"(?<=[0-9]),(?=[0-9])")
+_TOKEN = re.compile(r"[a-z]+|[0-9]+(?:\.[0-9]+)?")
+_VOWELS = re.compile(r"(?<=.)[aeiouy]+")
+_DOUBLED = re.compile(r"(.)\1+")
+_LONGEST = 400  # of a key; an index entry has its limit, and no name says more in more letters
+
+
+@functools.lru_cache(maxsize=65_536)
+def product_keys(name: str | None) -> tuple[str | None, str | None, str | None]:
+    """What is left of a product's name: its words in order of the alphabet, its figures in their own order, and the
+    block in which it meets others: the words without vowels and doubled letters, and the figures.
+
+    Single letters between figures, as the x of 3x1.5, are no words.
+    """
+    tokens = _TOKEN.findall(_DECIMAL_COMMA.sub(".", anyascii(name or "").casefold()))
+    words = sorted(token for token in tokens if token.isalpha() and len(token) > 1)
+    figures = " ".join(_plain_figure(token) for token in tokens if not token.isalpha())
+    if not words:
+        return None, figures or None, None
+    skeletons = sorted({_DOUBLED.sub(r"\1", _VOWELS.sub("", word)) for word in words})
+    return " ".join(words)[:_LONGEST], figures[:_LONGEST] or None, f"{' '.join(skeletons)}|{figures}"[:_LONGEST]
+
+
+def _plain_figure(figure: str) -> str:
+    """07 and 7 are one figure, and so are 1.50 and 1.5."""
+    whole, _, parts = figure.partition(".")
+    kept = parts.rstrip("0")
+    return (whole.lstrip("0") or "0") + (f".{kept}" if kept else "")
+
+
+def gtin_key(number: str | None) -> str | None:
+    """The trade item number with 14 digits, as GS1 compares them; None where its check digit is wrong.
+
+    Zeros in front that a spreadsheet has dropped are put back: they do not change the check digit.
+    """
+    compact = re.sub(r"[^0-9]", "", number or "").lstrip("0").zfill(14)
+    return compact if len(compact) == 14 and compact.strip("0") and ean.is_valid(compact) else None

@@ -114,3 +114,18 @@ CONTACT: tuple[Field, ...] = (
     Field("email", 9.0, -1.5, equal),
     Field("phone", 4.0, -0.5, equal),
 )
+
+# Products whose figures differ are two, however alike their words: a cable of 50 m is none of 100 m.
+PRODUCT_PRIOR = -5.0
+PRODUCT: tuple[Field, ...] = (
+    Field("name", 8.0, -8.0, words, 0.8),
+    Field("figures", 2.0, -8.0, equal),
+    Field("unit", 0.5, -5.0, equal),
+    Field("gtin", 9.0, -6.0, equal),
+)
+
+MODELS: Mapping[str, tuple[Sequence[Field], float]] = {
+    "organization": (ORGANIZATION, ORGANIZATION_PRIOR),
+    "contact": (CONTACT, CONTACT_PRIOR),
+    "product": (PRODUCT, PRODUCT_PRIOR),
+}

@@ -1,24 +1,20 @@
-"""Keys of stored records, kept in step with what they are made of, and the records as they are compared.
+"""The rules in force, the records as they are compared, and the pairs that a rule cares for.
 
-``made_of`` is a digest of what a key was made from and of the version of the making, so that only what changed is made
-again, whoever changed it. Keys are made in Python and written in one COPY and one statement.
+Keys are kept in step by :mod:`tasks.matching.keys_store`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
-from typing import Any
 
 from sqlalchemy import Connection, text
 
-from tasks.matching.candidates import Block, Pair, find_pairs, of_field, rare_words
-from tasks.matching.keys import email_key, name_key, person_key, phone_key, vat_key
-from tasks.matching.score import CONTACT, CONTACT_PRIOR, ORGANIZATION, ORGANIZATION_PRIOR, Record, score_pair
+from tasks.matching.candidates import MOST_SHARING, Block, Pair, find_pairs, of_field, rare_words
+from tasks.matching.score import MODELS, ORGANIZATION, ORGANIZATION_PRIOR, Record, score_pair
 
-_MADE_BY = "1"  # raise it when keys are made otherwise: every record's keys are then made again
 FEW = 300  # looked up by index; more are compared in memory with all that is stored
 _ALIKE = 0.45  # of trigrams; below it names share no more than a word
 
@@ -46,75 +42,6 @@ def fetch_rules(connection: Connection, entity: str, as_of: date) -> list[Duplic
     return [DuplicateRule(**row._mapping) for row in rows]
 
 
-# --- keys -------------------------------------------------------------------------------------------------------------
-
-_ORGANIZATIONS_TO_DO = """
-select o.organization_id as record_id, o.name, o.vat_number, o.country,
-       md5(row(cast(:made_by as text), o.name, o.vat_number, o.country)::text) as made_of
-from crm.organizations o
-left join crm.organization_keys k using (organization_id)
-where k.made_of is distinct from md5(row(cast(:made_by as text), o.name, o.vat_number, o.country)::text)
-"""
-
-_CONTACTS_TO_DO = """
-select c.contact_id as record_id, c.first_name, c.last_name, c.email, c.phone, o.country,
-       md5(row(cast(:made_by as text), c.first_name, c.last_name, c.email, c.phone, o.country)::text) as made_of
-from crm.contacts c
-join crm.organizations o using (organization_id)
-left join crm.contact_keys k using (contact_id)
-where k.made_of is distinct from
-      md5(row(cast(:made_by as text), c.first_name, c.last_name, c.email, c.phone, o.country)::text)
-"""
-
-
-def refresh_keys(connection: Connection, entity: str) -> list[int]:
-    """Make the keys of records that are new or changed; returns their ids. Two at once wait for each other."""
-    connection.execute(text("select pg_advisory_xact_lock(hashtext(:key))"), {"key": f"kontor keys {entity}"})
-    statement = _ORGANIZATIONS_TO_DO if entity == "organization" else _CONTACTS_TO_DO
-    rows = connection.execute(text(statement), {"made_by": _MADE_BY}).mappings().all()
-    if not rows:
-        return []
-    if entity == "organization":
-        made = [
-            (row["record_id"], row["made_of"], name_key(row["name"]), vat_key(row["vat_number"], row["country"]))
-            for row in rows
-        ]
-        _write_keys(connection, "organization_keys", ("organization_id", "made_of", "name_key", "vat_key"), made)
-    else:
-        made_contacts = [
-            (
-                row["record_id"],
-                row["made_of"],
-                person_key(row["first_name"], row["last_name"]),
-                email_key(row["email"]),
-                phone_key(row["phone"], row["country"]),
-            )
-            for row in rows
-        ]
-        columns = ("contact_id", "made_of", "name_key", "email_key", "phone_key")
-        _write_keys(connection, "contact_keys", columns, made_contacts)
-    return [int(row["record_id"]) for row in rows]
-
-
-def _write_keys(connection: Connection, table: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    names = ", ".join(columns)
-    connection.exec_driver_sql(
-        f"create temporary table made_key on commit drop as select {names} from crm.{table} limit 0"
-    )
-    driver: Any = connection.connection.driver_connection
-    with driver.cursor() as cursor, cursor.copy(f"copy made_key ({names}) from stdin") as copy:
-        for row in rows:
-            copy.write_row(row)
-    changed = ", ".join(f"{name} = excluded.{name}" for name in columns[1:])
-    connection.exec_driver_sql(
-        f"insert into crm.{table} ({names}) select {names} from made_key"
-        f" on conflict ({columns[0]}) do update set {changed}"
-    )
-    connection.exec_driver_sql("drop table made_key")
-    # A look-up among 100,000 names takes 36 ms after this and 140 ms before.
-    connection.exec_driver_sql("select crm.settle_keys()")
-
-
 # --- records ----------------------------------------------------------------------------------------------------------
 
 _ORGANIZATION_RECORDS = """
@@ -135,21 +62,53 @@ select c.contact_id as record_id, c.organization_id::text as organization, k.nam
        k.phone_key as phone
 from crm.contacts c
 join crm.contact_keys k using (contact_id)
-where cast(:ids as bigint[]) is null or c.contact_id = any(:ids)
+where c.merged_into is null and (cast(:ids as bigint[]) is null or c.contact_id = any(:ids))
 """
+
+# Of a million products few share a key with another of their catalogue; only those are fetched.
+_PRODUCT_RECORDS = f"""
+with listed as (
+    select k.product_id, p.source, k.name_key, k.figures, lower(p.unit) as unit, k.gtin_key, k.block_key
+    from crm.product_keys k join crm.products p using (product_id)
+    where p.status is distinct from 'discontinued'
+), shared as (
+    select source, 'name' as kind, block_key as key from listed where block_key is not null
+    group by source, block_key
+    having count(*) between 2 and {MOST_SHARING} and (cast(:ids as bigint[]) is null or bool_or(product_id = any(:ids)))
+    union all
+    select source, 'gtin', gtin_key from listed where gtin_key is not null
+    group by source, gtin_key
+    having count(*) between 2 and {MOST_SHARING} and (cast(:ids as bigint[]) is null or bool_or(product_id = any(:ids)))
+)
+select l.product_id as record_id, l.source, l.name_key as name, l.figures, l.unit, l.gtin_key as gtin,
+       l.block_key as block
+from listed l
+where exists (select from shared s where s.kind = 'name' and s.source = l.source and s.key = l.block_key)
+   or exists (select from shared s where s.kind = 'gtin' and s.source = l.source and s.key = l.gtin_key)
+"""
+
+_RECORDS: Mapping[str, str] = {
+    "organization": _ORGANIZATION_RECORDS,
+    "contact": _CONTACT_RECORDS,
+    "product": _PRODUCT_RECORDS,
+}
 
 
 def fetch_records(connection: Connection, entity: str, ids: Sequence[int] | None = None) -> dict[int, Record]:
-    """The records as they are compared, by id; all of them where ``ids`` is None."""
-    statement = _ORGANIZATION_RECORDS if entity == "organization" else _CONTACT_RECORDS
-    rows = connection.execute(text(statement), {"ids": None if ids is None else list(ids)}).mappings()
+    """The records as they are compared, by id; all of them where ``ids`` is None.
+
+    Of products those that share a key with another one, or with one of ``ids``.
+    """
+    rows = connection.execute(text(_RECORDS[entity]), {"ids": None if ids is None else list(ids)}).mappings()
     return {int(row["record_id"]): {name: value for name, value in row.items() if name != "record_id"} for row in rows}
 
 
 def blocks_of(entity: str, records: Mapping[int, Record]) -> dict[str, Block]:
     """The keys by which records of an entity meet."""
     if entity == "contact":
-        return {name: _within_customer(name) for name in ("name", "email", "phone")}
+        return {name: _within("organization", name, _first_letters) for name in ("name", "email", "phone")}
+    if entity == "product":
+        return {"name": _within("source", "block"), "gtin": _within("source", "gtin")}
     words = rare_words(records, "name")
     return {
         "vat": of_field("vat"),
@@ -159,22 +118,26 @@ def blocks_of(entity: str, records: Mapping[int, Record]) -> dict[str, Block]:
     }
 
 
-def _within_customer(name: str) -> Block:
+def _within(group: str, name: str, shorten: Callable[[str, str], str] | None = None) -> Block:
     def block(record: Record) -> Iterable[str]:
         value = record.get(name)
         if not value:
             return []
-        # Names meet by their first letters, so that a typing error further on does not keep them apart.
-        return [f"{record['organization']}|{value[:3] if name == 'name' else value}"]
+        return [f"{record[group]}|{shorten(name, value) if shorten else value}"]
 
     return block
+
+
+def _first_letters(name: str, value: str) -> str:
+    """Names meet by their first letters, so that a typing error further on does not keep them apart."""
+    return value[:3] if name == "name" else value
 
 
 def find_among(entity: str, records: Mapping[int, Record], rules: Sequence[DuplicateRule]) -> list[Pair]:
     """The pairs of these records that a rule cares for."""
     wanted = {rule.matched_by: rule for rule in rules}
     blocks = {name: block for name, block in blocks_of(entity, records).items() if name in wanted}
-    fields, prior = (ORGANIZATION, ORGANIZATION_PRIOR) if entity == "organization" else (CONTACT, CONTACT_PRIOR)
+    fields, prior = MODELS[entity]
     thresholds = {name: float(wanted[name].threshold) for name in blocks}
     return find_pairs(records, blocks, fields, prior, thresholds)
 
@@ -212,13 +175,15 @@ where k.organization_id = any(:ids) and o.organization_id <> k.organization_id
 def find_of(connection: Connection, entity: str, ids: Sequence[int], rules: Sequence[DuplicateRule]) -> list[Pair]:
     """The pairs in which one of these records stands, by the keys of all that are stored.
 
-    A few are looked up by index; of many, and of contacts, whose customers are small, all records are compared.
+    A few are looked up by index; of many, and of contacts, whose customers are small, all records are compared. Of
+    products those are, that share a key with one of these.
     """
     if not ids or not rules:
         return []
-    if entity == "contact" or len(ids) > FEW:
+    if entity != "organization" or len(ids) > FEW:
         mine = set(ids)
-        found = find_among(entity, fetch_records(connection, entity), rules)
+        sharing = list(ids) if entity == "product" else None
+        found = find_among(entity, fetch_records(connection, entity, sharing), rules)
         return [pair for pair in found if pair.left in mine or pair.right in mine]
     connection.exec_driver_sql(f"set local pg_trgm.similarity_threshold = {_ALIKE}")
     rows = connection.execute(text(_CANDIDATES), {"ids": list(ids)}).all()

@@ -43,7 +43,8 @@ _RECORDS: Mapping[str, str] = {
     "crm.contacts": (
         "select c.contact_id as id, jsonb_build_object('customer_number', o.customer_number, 'email', c.email,"
         " 'first_name', c.first_name, 'last_name', c.last_name, 'phone', c.phone, 'language', c.language) as record"
-        " from crm.contacts c join crm.organizations o using (organization_id) where c.email is not null"
+        " from crm.contacts c join crm.organizations o using (organization_id)"
+        " where c.email is not null and c.merged_into is null"
     ),
 }
 

@@ -207,15 +207,26 @@ with suppressed as (
     from outbox.suppressions
     where kind <> 'soft_bounce' and (until is null or until > now())
     order by email, suppression_id
+), speaking as (
+    -- A contact that is merged into another one speaks with that one's address; what a role says counts once.
+    select m.organization_id, coalesce(m.merged_into, m.contact_id) as contact_id, r.role,
+           case when m.merged_into is null then m.email
+                else (select k.email from crm.contacts k where k.contact_id = m.merged_into) end as email,
+           case when m.merged_into is null then m.language
+                else (select k.language from crm.contacts k where k.contact_id = m.merged_into) end as language
+    from crm.contacts m
+    join crm.contact_roles r on r.contact_id = m.contact_id and r.valid @> %(as_of)s::date
+    where m.organization_id between %(lowest)s and %(highest)s
+      and (%(customer_number)s::text is null or m.organization_id in (
+          select organization_id from crm.organizations where customer_number = %(customer_number)s))
+      and case when m.merged_into is null then true
+               else not exists (select from crm.contact_roles k where k.contact_id = m.merged_into and k.role = r.role
+                                and k.valid @> %(as_of)s::date) end
 )
-select c.organization_id, c.contact_id, coalesce(c.email, ''), coalesce(c.language, ''), r.role, coalesce(s.reason, '')
-from crm.contacts c
-join crm.contact_roles r on r.contact_id = c.contact_id and r.valid @> %(as_of)s::date
+select c.organization_id, c.contact_id, coalesce(c.email, ''), coalesce(c.language, ''), c.role, coalesce(s.reason, '')
+from speaking c
 left join suppressed s on s.email = lower(c.email)
-where c.organization_id between %(lowest)s and %(highest)s
-  and (%(customer_number)s::text is null or c.organization_id in (
-      select organization_id from crm.organizations where customer_number = %(customer_number)s))
-order by c.organization_id, c.contact_id, r.role
+order by c.organization_id, c.contact_id, c.role
 """
 
 # A hold of the past is what stood on that day: made by then, not yet released, or a promise that had run out.

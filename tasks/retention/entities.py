@@ -78,7 +78,12 @@ _LAST_ACTIVITY = f"""
            (select max(greatest(i.due_on, i.issued_on, i.listed_until)) from crm.invoices i
             where i.organization_id = r.organization_id)) end)
 """
-_LAST_ROLE = ", (select max(upper(c.valid)) - 1 from crm.contact_roles c where c.contact_id = r.contact_id)"
+# Of a contact that others are merged into theirs count too: they are one person.
+_LAST_ROLE = (
+    ", (select max(upper(c.valid)) - 1 from crm.contact_roles c where c.contact_id = r.contact_id)"
+    ", (select max(greatest(upper(c.valid) - 1, m.seen_as_of)) from crm.contacts m"
+    " left join crm.contact_roles c on c.contact_id = m.contact_id where m.merged_into = r.contact_id)"
+)
 
 # The day on which the last of a firm's invoices was settled; null while one is open, and where there never was one.
 _LAST_SETTLED = f"""

@@ -71,12 +71,15 @@ def _hashed(key: ErasureKey, address: str | None) -> str | None:
     return key.hash_of(normalised(address)) if address else None
 
 
+# Contacts that were merged are one person: who asks under one address is found under the other one too.
 _CONTACTS = """
 select c.contact_id, c.external_id, c.contact_key, c.first_name, c.last_name, c.email, c.phone, o.customer_number,
        (select array_agg(h.hold_id) from ops.legal_holds h
         where h.released_at is null and h.subject in (c.external_id, o.external_id)) as holds
 from crm.contacts c join crm.organizations o on o.organization_id = c.organization_id
-where lower(c.email) = lower(:subject) or c.external_id::text = lower(:subject)
+where coalesce(c.merged_into, c.contact_id) in (
+    select coalesce(n.merged_into, n.contact_id) from crm.contacts n
+    where lower(n.email) = lower(:subject) or n.external_id::text = lower(:subject))
 order by c.contact_id
 """
 

@@ -22,7 +22,8 @@ from sqlalchemy import Connection, text
 
 from configs.settings import PROJECT_ROOT
 from tasks.database import OWNER, engine_for
-from tasks.matching.store import fetch_records, fetch_rules, find_among, find_of, refresh_keys
+from tasks.matching.keys_store import refresh_keys
+from tasks.matching.store import fetch_records, fetch_rules, find_among, find_of
 from tests.benchmarks.working import machine, own_server, show
 from tests.truth_sets import fake_1000, febrl3, reach, restaurants
 

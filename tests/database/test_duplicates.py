@@ -14,8 +14,12 @@ from sqlalchemy import Connection, text
 from configs.settings import Settings
 from tasks import database
 from tasks.errors import Refused, UsageError
-from tasks.matching.store import fetch_rules, find_of, refresh_keys
-from tasks.quality.duplicates_store import decide, merge, note_duplicates, propose, undo
+from tasks.matching.keys_store import refresh_keys
+from tasks.matching.store import fetch_rules, find_of
+from tasks.quality.duplicates_store import decide, note_duplicates
+from tasks.quality.merging_store import merge, propose, undo
+from tasks.reminders.planning_store import decide_on
+from tests.catalogues import full, product
 from tests.ledgers import Books, item, write_csv
 
 DAY = date(2026, 3, 2)
@@ -266,7 +270,9 @@ def test_a_merge_is_proposed_field_by_field_and_changes_nothing(owing: Books) ->
         turned = propose(connection, pair["pair_id"], "2")
         with pytest.raises(UsageError, match="is not of pair"):
             propose(connection, pair["pair_id"], "3")
-    assert (proposal.kept_number, proposal.merged_number, proposal.invoices, proposal.contacts) == ("1", "2", 1, 1)
+    assert (proposal.kept_number, proposal.merged_number) == ("1", "2")
+    assert proposal.moving == {"invoices": 1, "contacts": 1, "payments": 0, "holds": 0}
+    assert proposal.staying["recorded_changes"] == 1
     results = {field["field"]: field["result"] for field in proposal.fields}
     assert (results["name"], results["owner"]) == ("Витоша Дистрибуция ЕООД", "petar")
     assert (turned.kept_number, turned.merged_number) == ("2", "1")
@@ -302,7 +308,9 @@ def test_a_merge_taken_apart_leaves_nothing(owing: Books) -> None:
     _merge(owing, pair["pair_id"])
     assert owing.state() != before
     with _owner(owing) as connection:
-        assert undo(connection, pair["pair_id"], "anna") == {"invoices": 1, "contacts": 1, "fields": 1}
+        assert undo(connection, pair["pair_id"], "anna") == {
+            "invoices": 1, "contacts": 1, "payments": 0, "holds": 0, "fields": 1,
+        }  # fmt: skip
         connection.commit()
         with pytest.raises(UsageError, match="not merged"):
             undo(connection, pair["pair_id"], "anna")
@@ -321,3 +329,135 @@ def test_a_merge_of_two_with_the_same_invoice_is_refused(owing: Books, tmp_path:
     with pytest.raises(Refused, match="both have A"):
         _merge(owing, pair["pair_id"])
     assert owing.state() == before
+
+
+def test_what_is_on_hold_or_paid_ahead_stays_so_after_a_merge(owing: Books) -> None:
+    """A hold and money without an invoice move with the customer they speak of, and go back with it."""
+    [pair] = owing.read(_PAIRS)
+    run = "insert into ops.reminder_holds (kind, organization_id, valid, author, reason) select 'dispute',"
+    hold = f"{run} organization_id, '[2026-01-01,)', 'anna', 'x' from crm.organizations where customer_number = '2'"
+    paid = (
+        "insert into crm.payments (organization_id, source, payment_number, received_on, currency, amount)"
+        " select organization_id, 'bank', 'P1', '2026-02-01', 'EUR', 50 from crm.organizations"
+        " where customer_number = '2'"
+    )
+    with _owner(owing) as connection:
+        connection.execute(text(hold))
+        connection.execute(text(paid))
+        connection.commit()
+    of = "select o.customer_number as of from {0} join crm.organizations o using (organization_id)"
+    for number in ("1", "2"):
+        if number == "1":
+            _merge(owing, pair["pair_id"])
+        else:
+            with _owner(owing) as connection:
+                undo(connection, pair["pair_id"], "anna")
+                connection.commit()
+        assert owing.read(of.format("ops.reminder_holds")) == [{"of": number}]
+        assert owing.read(of.format("crm.payments")) == [{"of": number}]
+
+
+def test_a_customer_under_a_legal_hold_is_the_one_that_is_kept(owing: Books) -> None:
+    """What would move would leave the hold, so the merge is refused that way round and done the other."""
+    [pair] = owing.read(_PAIRS)
+    with _owner(owing) as connection:
+        connection.execute(
+            text(
+                "insert into ops.legal_holds (case_number, entity, subject, reason, author, review_on)"
+                " select 'X 1', 'crm.organizations', external_id, 'court', 'anna', '2027-01-01'"
+                " from crm.organizations where customer_number = '2'"
+            )
+        )
+        connection.commit()
+    with pytest.raises(Refused, match="legal hold"):
+        _merge(owing, pair["pair_id"])
+    _merge(owing, pair["pair_id"], "2")
+    assert _owed(owing) == [("2", "A"), ("2", "B"), ("3", "C")]
+
+
+# --- contacts that are one --------------------------------------------------------------------------------------------
+
+_ANNA: dict[str, object] = {"customer_number": "3", "first_name": "Anna", "last_name": "Berg", "phone": "+4722123456"}
+TWICE: list[dict[str, object]] = [
+    {**_ANNA, "email": "a@x.example", "language": "", "roles": "primary"},
+    {**_ANNA, "email": "anna@x.example", "language": "nb", "roles": "payments"},
+]
+
+
+def _roles(books: Books) -> list[dict[str, Any]]:
+    [row] = books.read("select card from report.organization_card where customer_number = '3'")
+    return [
+        {"email": person["email"], "language": person["language"], "roles": [role["role"] for role in person["roles"]]}
+        for person in row["card"]["contacts"]
+    ]
+
+
+def test_a_merged_contact_is_one_person_with_both_roles_whatever_a_file_names(books: Books, tmp_path: Path) -> None:
+    """Roles of both count for the kept one, whichever of the two a later file names; undoing leaves nothing."""
+    books.take_in(write_csv(tmp_path / "contacts.csv", TWICE), "contacts", DAY)
+    owed = item("3", "C", "70.00", DAY - timedelta(days=20))
+    books.take_in(write_csv(tmp_path / "i.csv", [owed]), "open_items", DAY)
+    _note(books)
+    [pair] = [pair for pair in books.read(_PAIRS) if pair["left_number"] == pair["right_number"]]
+    before = _roles(books)
+    with _owner(books) as connection:
+        proposal = propose(connection, pair["pair_id"])
+        with pytest.raises(UsageError, match="is not of pair"):
+            propose(connection, pair["pair_id"], "a@x.example")
+        assert {item["field"]: item["result"] for item in proposal.fields}["language"] == "nb"
+        assert proposal.moving == {"roles": 1}
+        merge(connection, proposal, "anna", "one person")
+        connection.commit()
+    one = [{"email": "a@x.example", "language": "nb", "roles": ["payments", "primary"]}]
+    assert _roles(books) == one
+    assert reminded(books) == ["a@x.example"]
+    books.take_in(write_csv(tmp_path / "contacts_2.csv", [TWICE[0]]), "contacts", DAY + timedelta(days=1))
+    assert [person["roles"] for person in _roles(books)] == [["payments", "primary"]]
+    with _owner(books) as connection:
+        undo(connection, pair["pair_id"], "anna")
+        connection.commit()
+    assert _roles(books) == before
+    assert reminded(books) == ["anna@x.example"]
+
+
+def reminded(books: Books) -> list[str | None]:
+    """The addresses that customer 3 would be reminded at on the day; nothing is kept."""
+    with books.engine.connect() as connection:
+        decisions, _ = decide_on(connection, DAY, customer_number="3")
+    return [decision.recipient_email for decision in decisions]
+
+
+# --- products ---------------------------------------------------------------------------------------------------------
+
+
+def test_products_of_one_name_or_trade_item_number_are_reviewed(books: Books, tmp_path: Path) -> None:
+    """Spelling, order and marks do not matter, figures and units do; of two catalogues nothing is compared."""
+    rows = [
+        product("K1", name="Kabel YMMJ 3 x 1,5 mm²", unit="m"),
+        product("K2", name="YMMJ-kabel 3x1.50mm2", unit="m"),
+        product("K3", name="Kabel YMMJ 3 x 2,5 mm²", unit="m"),
+        product("K4", name="Kabel YMMJ 3 x 1,5 mm²", unit="box"),
+        product("G1", name="Lamp", gtin="4006381333931"),
+        product("G2", name="Light fitting", gtin="04006381333931"),
+        product("G3", name="Other", gtin="4006381333930"),
+    ]
+    full(books, tmp_path, rows)
+    with books.engine.begin() as connection:
+        assert note_duplicates(connection, None, DAY, everything=False, entities=("product",)) == {
+            "duplicate_products": 2
+        }
+    numbers = {pair["left_number"][-2:]: pair for pair in books.read(_PAIRS)}
+    assert {left: pair["right_number"][-2:] for left, pair in numbers.items()} == {"K1": "K2", "G1": "G2"}
+    assert numbers["K1"]["fields"]["figures"]["alike"] == 1.0
+    with books.engine.begin() as connection:
+        decide(connection, numbers["K1"]["pair_id"], "different", "two reels", "anna")
+        again = note_duplicates(connection, None, DAY, everything=True, entities=("product",))
+        assert again == {"duplicate_products": 0}
+        with pytest.raises(UsageError, match="not merged here"):
+            propose(connection, numbers["G1"]["pair_id"])
+    assert {pair["decision"] for pair in books.read(_PAIRS)} == {"different", "open"}
+    other = {**rows[4], "gtin": "4006381333948"}
+    full(books, tmp_path, [*rows[:4], other, *rows[5:]], date(2026, 11, 9))
+    with books.engine.begin() as connection:
+        note_duplicates(connection, None, DAY, everything=True, entities=("product",))
+    assert [pair["decision"] for pair in books.read(_PAIRS)] == ["different"]

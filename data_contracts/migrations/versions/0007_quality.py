@@ -1,9 +1,9 @@
 """Data quality: rules, results, incidents that live until they are mended, keys for comparing records, duplicates.
 
 Needed by data_quality, customer_import (duplicates) and the quality gate of payment_sync and overdue_reminders.
-Locks: ``alter table crm.organizations`` takes ACCESS EXCLUSIVE for a moment (a nullable column, checked by a scan of a
-column that is empty); foreign keys take SHARE ROW EXCLUSIVE on ops.run_ledger and crm.organizations, so that runs under
-way are waited for.
+Locks: ``alter table`` of crm.organizations and crm.contacts takes ACCESS EXCLUSIVE for a moment (a nullable column,
+checked by a scan of a column that is empty); foreign keys take SHARE ROW EXCLUSIVE on ops.run_ledger, crm.contacts,
+crm.organizations and crm.products, so that runs under way are waited for.
 Interrupted: everything runs in one transaction, so an aborted run leaves nothing.
 """
 
@@ -23,6 +23,7 @@ def upgrade() -> None:
     """Create the tables and the column for merged customers, then say who may do what with them."""
     op.execute("create extension if not exists pg_trgm with schema public")
     _merged_customers()
+    _merged_contacts()
     _create_quality_rule()
     _create_quality_requirement()
     _create_duplicate_rule()
@@ -33,6 +34,7 @@ def upgrade() -> None:
     _create_quality_nudges()
     _create_organization_keys()
     _create_contact_keys()
+    _create_product_keys()
     _create_duplicate_pairs()
     _create_duplicate_merges()
     for statement in _GRANTS:
@@ -51,6 +53,8 @@ _GRANTS = (
     "grant select, update, delete on ops.quality_nudges to kontor_retention",
     "grant select on ops.duplicate_merges to kontor_flows",
     "grant select, insert, update, delete, maintain on crm.organization_keys, crm.contact_keys to kontor_flows",
+    "grant select, insert, update, delete on crm.product_keys to kontor_flows",
+    "grant select, delete on crm.product_keys to kontor_retention",
     # Retention erases what quotes a person; that something was wrong and when stays.
     (
         "grant select, update, delete on ops.quality_incidents, ops.quality_incident_events, ops.duplicate_pairs,"
@@ -75,6 +79,24 @@ def _merged_customers() -> None:
         op.f("organizations_merged_into_check"), "organizations", "merged_into <> organization_id", schema="crm"
     )
     op.create_index("organizations_merged_into_idx", "organizations", ["merged_into"], schema="crm")
+
+
+def _merged_contacts() -> None:
+    op.add_column("contacts", sa.Column("merged_into", sa.BigInteger(), nullable=True), schema="crm")
+    op.create_foreign_key(
+        op.f("contacts_merged_into_fkey"),
+        "contacts",
+        "contacts",
+        ["merged_into"],
+        ["contact_id"],
+        source_schema="crm",
+        referent_schema="crm",
+        ondelete="SET NULL",
+    )
+    op.create_check_constraint(
+        op.f("contacts_merged_into_check"), "contacts", "merged_into <> contact_id", schema="crm"
+    )
+    op.create_index("contacts_merged_into_idx", "contacts", ["merged_into"], schema="crm")
 
 
 def _create_quality_rule() -> None:
@@ -156,9 +178,11 @@ def _create_duplicate_rule() -> None:
             (sa.column("rule_id"), "="), (sa.column("valid"), "&&"), using="gist", name="duplicate_rule_one_version"
         ),
         sa.CheckConstraint("action in ('block', 'warn', 'off')", name=op.f("duplicate_rule_action_check")),
-        sa.CheckConstraint("entity in ('organization', 'contact')", name=op.f("duplicate_rule_entity_check")),
         sa.CheckConstraint(
-            "matched_by in ('vat', 'name', 'email', 'phone')", name=op.f("duplicate_rule_matched_by_check")
+            "entity in ('organization', 'contact', 'product')", name=op.f("duplicate_rule_entity_check")
+        ),
+        sa.CheckConstraint(
+            "matched_by in ('vat', 'name', 'email', 'phone', 'gtin')", name=op.f("duplicate_rule_matched_by_check")
         ),
         sa.CheckConstraint("not isempty(valid)", name=op.f("duplicate_rule_valid_not_empty_check")),
         sa.CheckConstraint("threshold between 0 and 1", name=op.f("duplicate_rule_threshold_check")),
@@ -421,6 +445,23 @@ def _create_contact_keys() -> None:
     )
 
 
+def _create_product_keys() -> None:
+    op.create_table(
+        "product_keys",
+        sa.Column("product_id", sa.BigInteger(), nullable=False),
+        sa.Column("made_of", sa.Text(), nullable=False),
+        sa.Column("name_key", sa.Text(), nullable=True),
+        sa.Column("figures", sa.Text(), nullable=True),
+        sa.Column("block_key", sa.Text(), nullable=True),
+        sa.Column("gtin_key", sa.Text(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["product_id"], ["crm.products.product_id"], name=op.f("product_keys_product_id_fkey"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("product_id", name=op.f("product_keys_pkey")),
+        schema="crm",
+    )
+
+
 def _create_duplicate_pairs() -> None:
     op.create_table(
         "duplicate_pairs",
@@ -441,7 +482,9 @@ def _create_duplicate_pairs() -> None:
         sa.CheckConstraint(
             "decision in ('open', 'same', 'different', 'related')", name=op.f("duplicate_pairs_decision_check")
         ),
-        sa.CheckConstraint("entity in ('organization', 'contact')", name=op.f("duplicate_pairs_entity_check")),
+        sa.CheckConstraint(
+            "entity in ('organization', 'contact', 'product')", name=op.f("duplicate_pairs_entity_check")
+        ),
         sa.CheckConstraint("left_id < right_id", name=op.f("duplicate_pairs_ordered_check")),
         sa.ForeignKeyConstraint(["run_id"], ["ops.run_ledger.run_id"], name=op.f("duplicate_pairs_run_id_fkey")),
         sa.PrimaryKeyConstraint("pair_id", name=op.f("duplicate_pairs_pkey")),
@@ -456,6 +499,7 @@ def _create_duplicate_merges() -> None:
         "duplicate_merges",
         sa.Column("merge_id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
         sa.Column("pair_id", sa.BigInteger(), nullable=False),
+        sa.Column("entity", sa.Text(), nullable=False),
         sa.Column("kept_id", sa.BigInteger(), nullable=False),
         sa.Column("merged_id", sa.BigInteger(), nullable=False),
         sa.Column("values_before", postgresql.JSONB(), nullable=False),
@@ -466,21 +510,12 @@ def _create_duplicate_merges() -> None:
         sa.Column("undone_by", sa.Text(), nullable=True),
         sa.Column("undone_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint("(undone_by is null) = (undone_at is null)", name=op.f("duplicate_merges_undone_check")),
+        sa.CheckConstraint("entity in ('organization', 'contact')", name=op.f("duplicate_merges_entity_check")),
         sa.CheckConstraint("kept_id <> merged_id", name=op.f("duplicate_merges_two_records_check")),
-        sa.ForeignKeyConstraint(
-            ["kept_id"], ["crm.organizations.organization_id"], name=op.f("duplicate_merges_kept_id_fkey")
-        ),
-        sa.ForeignKeyConstraint(
-            ["merged_id"], ["crm.organizations.organization_id"], name=op.f("duplicate_merges_merged_id_fkey")
-        ),
         sa.ForeignKeyConstraint(
             ["pair_id"], ["ops.duplicate_pairs.pair_id"], name=op.f("duplicate_merges_pair_id_fkey")
         ),
         sa.PrimaryKeyConstraint("merge_id", name=op.f("duplicate_merges_pkey")),
         schema="ops",
-    )
-    op.create_index(op.f("duplicate_merges_kept_id_idx"), "duplicate_merges", ["kept_id"], unique=False, schema="ops")
-    op.create_index(
-        op.f("duplicate_merges_merged_id_idx"), "duplicate_merges", ["merged_id"], unique=False, schema="ops"
     )
     op.create_index(op.f("duplicate_merges_pair_id_idx"), "duplicate_merges", ["pair_id"], unique=False, schema="ops")

@@ -117,7 +117,9 @@ _PEOPLE = """
 select c.contact_id, coalesce(c.email, '') as email, coalesce(c.first_name, '') as first_name,
        coalesce(c.last_name, '') as last_name,
        array(select distinct r.role from crm.contact_roles r
-             where r.contact_id = c.contact_id and r.valid @> cast(:day as date)) as roles
+             where c.merged_into is null and r.valid @> cast(:day as date) and r.contact_id in (
+                 select c.contact_id
+                 union all select m.contact_id from crm.contacts m where m.merged_into = c.contact_id)) as roles
 from crm.contacts c where c.contact_id = any(:ids)
 """
 _SUPPRESSED = """
