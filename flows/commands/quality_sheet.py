@@ -20,6 +20,7 @@ from flows.commands.screen import counted, out, say, settings_in_force, today_in
 if TYPE_CHECKING:
     from configs.settings import Settings
     from tasks.feeds.contracts import FeedContract
+    from tasks.feeds.correction_workbook import Aside
     from tasks.feeds.corrections import CorrectedRow, HeldRow, Matched
     from tasks.quality.contracts import Rule
     from tasks.quality.mending import Broken, MendedFile
@@ -36,27 +37,45 @@ def export(
     to: Annotated[Path, typer.Option("--out", dir_okay=False, help="Where the workbook goes.")],
     owner: Annotated[str | None, typer.Option(help="Only incidents of this owner.")] = None,
 ) -> None:
-    """Write open incidents of customers and contacts into a workbook; give it back with `replay`."""
+    """Write open incidents into a workbook: records to mend, for `replay`, and who can mend the others."""
     from tasks.errors import UsageError
     from tasks.feeds.correction_workbook import OF_RECORDS, HandedOut, write_corrections
-    from tasks.quality.mending_store import fetch_broken
+    from tasks.quality.mending_store import fetch_broken, fetch_elsewhere
 
     if to.suffix.lower() != ".xlsx":
         raise UsageError(f"{to.name} is not the name of a workbook.", hint="Let --out end with .xlsx.")
     contracts = _contracts()
     records = on_database(lambda connection: fetch_broken(connection, owner=owner))
-    rows = [HandedOut(row, contracts[row.contract]) for row in _held(records, contracts) if row is not None]
-    if not rows:
-        out().print("No open incident can be mended in a workbook; none was written.")
+    paired = [(record, row) for record, row in zip(records, _held(records, contracts), strict=True) if row is not None]
+    rows = [HandedOut(row, contracts[row.contract]) for _, row in paired]
+    others = on_database(lambda connection: fetch_elsewhere(connection, [record for record, _ in paired], owner))
+    if not rows and not others:
+        out().print("No incident is open; no workbook was written.")
         return
     note_egress("quality export", "xlsx", len(rows), ("cells",), always=True)
     try:
-        write_corrections(rows, to, OF_RECORDS)
+        write_corrections(rows, to, OF_RECORDS, _elsewhere(others))
     except OSError as error:
         raise UsageError(f"{to.name} cannot be written: {error.strerror}.", hint="Choose another place.") from None
-    note_egress("quality export", "xlsx", len(rows), ("cells",), always=True)
-    out().print(f"{counted(len(rows), 'record')} written to {to}.")
-    out().print(f"When it comes back: kontor quality replay {to}")
+    told = f", and {counted(len(others), 'incident')} that others must mend" if others else ""
+    out().print(f"{counted(len(rows), 'record')} to mend{told} written to {to}.")
+    if rows:
+        out().print(f"When it comes back: kontor quality replay {to}")
+
+
+def _elsewhere(incidents: Sequence[Mapping[str, object]]) -> Aside:
+    """The sheet of what cannot be changed here, with who can."""
+    from tasks.feeds.correction_workbook import Aside
+    from tasks.quality.mending import ELSEWHERE, NOBODY_ELSE
+
+    shown = ("incident_id", "severity", "owner", "rule_id", "customer_number", "record_key", "reason", "due_on")
+    headings = ("Incident", "Severity", "Owner", "Rule", "Customer number", "Record", "What is wrong", "Due on")
+    lines = [
+        [*(str(row[name] if row[name] is not None else "") for name in shown),
+         ELSEWHERE.get(str(row["table_name"]), NOBODY_ELSE)]
+        for row in incidents
+    ]  # fmt: skip
+    return Aside("Mended elsewhere", (*headings, "Who can mend it"), lines)
 
 
 @quality.command("replay")
@@ -71,10 +90,10 @@ def replay(
 
     settings, contracts = settings_in_force(), _contracts()
     matched, records = _compared(workbook, contracts)
-    files = mended_files(matched.wanted, records, contracts)
+    files = mended_files(matched.wanted, records, contracts, today_in(settings))
     resting = [row for row in matched.wanted if row.rejected_because]
     counts = {
-        "records changed": sum(len(file.rows) for file in files),
+        "records changed": sum(1 for file in files for ids in file.incidents if ids),
         "records let stand": len(resting),
         "settled since": matched.resolved,
         "untouched": matched.untouched,

@@ -75,6 +75,7 @@ OF_RECORDS = Words(
         "Rows must not be added, and the hidden first column must stay: it says which record a line is.",
         "Save the workbook and give it back: kontor quality replay FILE.",
         "Mend it in the customer list too: the next list that says otherwise brings the old value back.",
+        "What cannot be changed here, such as what accounting says of an invoice, stands in 'Mended elsewhere'.",
     ),
 )
 
@@ -92,12 +93,25 @@ def heading_of(column: str) -> str:
     return column.replace("_", " ").capitalize()
 
 
-def write_corrections(rows: Sequence[HandedOut], path: Path, words: Words = OF_FILES) -> None:
+@dataclass(frozen=True)
+class Aside:
+    """A sheet beside the corrections that is there to be read: its name, headings and lines."""
+
+    name: str
+    headings: tuple[str, ...]
+    lines: Sequence[Sequence[str]]
+
+
+def write_corrections(
+    rows: Sequence[HandedOut], path: Path, words: Words = OF_FILES, aside: Aside | None = None
+) -> None:
     """Write the workbook for these rows, with what is said around them; replaces an existing file in one move."""
     partial = path.with_name(f".{path.stem}.part.xlsx")
     with xlsxwriter.Workbook(str(partial), {"strings_to_formulas": False, "strings_to_urls": False}) as workbook:
         workbook.set_properties({"title": "Corrections of quarantined rows"})
         _Sheet(workbook, rows, words).write()
+        if aside is not None and aside.lines:
+            _put_aside(workbook, aside)
         _explain(workbook, words)
     partial.chmod(0o600)
     partial.replace(path)
@@ -230,6 +244,17 @@ def _formats(workbook: Any) -> dict[str, Any]:
         "wrong": workbook.add_format({**base, "locked": False, "bg_color": "#FFE699", "border": 2, "bold": True}),
         "why": workbook.add_format({**base, "font_color": "#9C0006", "text_wrap": True}),
     }
+
+
+def _put_aside(workbook: Any, aside: Aside) -> None:
+    sheet, formats = workbook.add_worksheet(aside.name), _formats(workbook)
+    for number, line in enumerate((aside.headings, *aside.lines)):
+        for at, text in enumerate(line):
+            sheet.write_string(number, at, text[:_LONGEST_CELL], formats["locked" if number else "heading"])
+    sheet.set_column(0, len(aside.headings) - 1, 24)
+    sheet.autofilter(0, 0, len(aside.lines), len(aside.headings) - 1)
+    sheet.freeze_panes(1, 0)
+    sheet.protect("", {"format_columns": True, "autofilter": True})
 
 
 def _explain(workbook: Any, words: Words) -> None:

@@ -14,7 +14,7 @@ from tasks.quality.mending import Broken, MendedFile
 def fetch_broken(
     connection: Connection, *, owner: str | None = None, incident_ids: Sequence[int] | None = None
 ) -> list[Broken]:
-    """The records of customers and contacts with open incidents, or those that these incidents speak of.
+    """The records of customers, contacts and their roles with open incidents, or those that these incidents speak of.
 
     With ``incident_ids`` closed incidents come too, so that a workbook that comes back late is recognised. Customers
     that only accounting knows, merged ones, and contacts without an address are left out: no list can name them.
@@ -22,14 +22,16 @@ def fetch_broken(
     found: dict[tuple[str, int], Broken] = {}
     for table, statement in _RECORDS.items():
         rows = connection.execute(
-            text(_BROKEN.format(records=statement)),
+            text(_BROKEN.format(records=statement.replace("{standing}", _STANDING))),
             {"table": table, "owner": owner, "ids": None if incident_ids is None else list(incident_ids)},
         ).mappings()
         for row in rows:
             key = (table, int(row["record_id"]))
             before = found[key].incidents if key in found else ()
             incident = {name: row[name] for name in ("incident_id", "rule_id", "reason", "first_seen", "state")}
-            found[key] = Broken(table, key[1], row["record_key"], dict(row["record"]), (*before, incident))
+            record = dict(row["record"])
+            standing = tuple(record.pop("standing", None) or ())
+            found[key] = Broken(table, key[1], row["record_key"], record, (*before, incident), standing)
     return list(found.values())
 
 
@@ -42,11 +44,24 @@ _RECORDS: Mapping[str, str] = {
     ),
     "crm.contacts": (
         "select c.contact_id as id, jsonb_build_object('customer_number', o.customer_number, 'email', c.email,"
-        " 'first_name', c.first_name, 'last_name', c.last_name, 'phone', c.phone, 'language', c.language) as record"
+        " 'first_name', c.first_name, 'last_name', c.last_name, 'phone', c.phone, 'language', c.language,"
+        " 'roles', (select string_agg(distinct r.role, '; ' order by r.role) from crm.contact_roles r"
+        " where r.contact_id = c.contact_id and r.valid @> ops.business_today()), 'standing', {standing}) as record"
         " from crm.contacts c join crm.organizations o using (organization_id)"
         " where c.email is not null and c.merged_into is null"
     ),
+    "crm.contact_roles": (
+        "select h.contact_role_id as id, jsonb_build_object('customer_number', o.customer_number, 'email', c.email,"
+        " 'roles', h.role, 'valid_from', lower(h.valid), 'valid_to', upper(h.valid) - 1, 'standing', {standing})"
+        " as record from crm.contact_roles h join crm.contacts c using (contact_id)"
+        " join crm.organizations o using (organization_id) where c.email is not null"
+    ),
 }
+_STANDING = (
+    "(select jsonb_agg(jsonb_build_object('id', s.contact_role_id, 'roles', s.role, 'valid_from', lower(s.valid),"
+    " 'valid_to', upper(s.valid) - 1) order by s.contact_role_id)"
+    " from crm.contact_roles s where s.contact_id = c.contact_id)"
+)
 
 # Of a workbook's incidents all others of the same records come too: what one line mends may be several.
 _BROKEN = """
@@ -76,7 +91,7 @@ def note_corrected(connection: Connection, file: MendedFile, sha256: str, *, tod
         {"contract": file.contract, "sha256": sha256},
     ).one_or_none()
     if taken is None:
-        return {"mended": 0, "waiting": len(file.rows)}
+        return {"mended": 0, "waiting": sum(1 for ids in file.incidents if ids)}
     # The heading is the first row of a file.
     waiting = set(
         connection.scalars(
@@ -93,7 +108,8 @@ def note_corrected(connection: Connection, file: MendedFile, sha256: str, *, tod
         "reason": f"changed: {', '.join(file.headings)}",
     }
     connection.execute(text(_TELL), given)
-    return {"mended": len(mended), "waiting": len(file.rows) - len(mended)}
+    records = sum(1 for ids in mended if ids)
+    return {"mended": records, "waiting": sum(1 for ids in file.incidents if ids) - records}
 
 
 _TELL = """
@@ -103,4 +119,21 @@ from ops.quality_incidents i
 where i.incident_id = any(:ids) and not exists (
     select from ops.quality_incident_events e
     where e.incident_id = i.incident_id and e.run_id = :run_id and e.event = 'corrected')
+"""
+
+
+def fetch_elsewhere(
+    connection: Connection, records: Sequence[Broken], owner: str | None = None
+) -> list[dict[str, Any]]:
+    """The open incidents of all other records, the worst first: what no workbook can mend."""
+    handed_out = [int(incident["incident_id"]) for record in records for incident in record.incidents]
+    rows = connection.execute(text(_ELSEWHERE), {"owner": owner, "handed_out": handed_out}).mappings()
+    return [dict(row) for row in rows]
+
+
+_ELSEWHERE = """
+select incident_id, severity, owner, rule_id, customer_number, record_key, reason, due_on, table_name
+from report.quality_incidents
+where state = 'open' and (cast(:owner as text) is null or owner = :owner) and incident_id <> all(:handed_out)
+order by array_position(array['fail', 'warn', 'info'], severity), first_seen, incident_id
 """
