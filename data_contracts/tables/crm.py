@@ -74,6 +74,7 @@ organizations = Table(
     Column("payment_terms_days", Integer),
     Column("segment", Text),
     Column("owner", Text),
+    Column("contacted_on", Date),
     Column("origin", Text, nullable=False, server_default=text("'customers'")),
     Column("spoken", JSONB, nullable=False, server_default=text("'{}'")),
     Column("seen_as_of", Date, nullable=False),

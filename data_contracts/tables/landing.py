@@ -179,6 +179,7 @@ staged_organizations = _staged(
     Column("payment_terms_days", Integer),
     Column("segment", Text),
     Column("owner", Text),
+    Column("contacted_on", Date),
 )
 
 staged_contacts = _staged(

@@ -35,6 +35,9 @@ def run(
     second_opinion: Annotated[
         bool, typer.Option("--second-opinion", help="Ask Great Expectations the same rules too and compare.")
     ] = False,
+    splink: Annotated[
+        bool, typer.Option("--splink", help="Compare customers by Splink too; needs the extra `duplicates`.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and count, but keep nothing.")] = False,
     verbose: Verbose = False,
     form: AsList = ListFormat.table,
@@ -43,7 +46,7 @@ def run(
     from tasks.quality.parameters import QualityParameters
 
     given = QualityParameters(
-        as_of=as_of, dry_run=dry_run, contracts=tuple(contracts or ()), second_opinion=second_opinion
+        as_of=as_of, dry_run=dry_run, contracts=tuple(contracts or ()), second_opinion=second_opinion, splink=splink
     )
     settings = settings_in_force()
     with flows_ready(settings, verbose=verbose):

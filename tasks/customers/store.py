@@ -19,6 +19,7 @@ ORGANIZATION_FIELDS = (
     "payment_terms_days",
     "segment",
     "owner",
+    "contacted_on",
 )
 CONTACT_FIELDS = ("first_name", "last_name", "email", "phone", "language")
 

@@ -22,6 +22,7 @@ from tasks.artifacts import without_personal_data
 from tasks.quality.contracts import Rule, TableContract
 
 _PLACE = re.compile(r"\{(\w+)\}")
+_FEW_REPEATED = 10_000
 ROW_KINDS = ("present", "allowed", "pattern", "unique", "at_most", "references", "holds")
 
 
@@ -84,10 +85,11 @@ def check_table(connection: Connection, contract: TableContract, as_of: date) ->
     """
     asked = [rule for rule in contract.rules if rule.kind in ROW_KINDS]
     errors: dict[str, str] = {}
-    refused = _try(connection, _pass_statements(contract, asked), as_of) if asked else None
+    repeated = _repeated_values(connection, contract, asked, as_of)
+    refused = _pass(connection, contract, asked, as_of, repeated) if asked else None
     if refused is not None:
         for rule in asked:
-            said = _try(connection, _pass_statements(contract, [rule]), as_of)
+            said = _pass(connection, contract, [rule], as_of, repeated)
             if said is not None:
                 errors[rule.rule_id] = said
     rows, said = _count(connection, contract, as_of)
@@ -99,6 +101,60 @@ def check_table(connection: Connection, contract: TableContract, as_of: date) ->
         errors |= {rule.rule_id: said for rule in asked if rule.rule_id not in errors}
     found = failing_counts(connection)
     return [_result(contract, rule, rows, found, errors) for rule in contract.rules if rule.kind != "usual"]
+
+
+def _pass(
+    connection: Connection,
+    contract: TableContract,
+    rules: Sequence[Rule],
+    as_of: date,
+    repeated: Mapping[str, list[str]],
+) -> str | None:
+    """Gather what fails; returns None or what the server objected to.
+
+    Few rows fail, which the planner cannot know: it would not let several processes search, for the price of handing
+    on what they find.
+    """
+    connection.exec_driver_sql("set local parallel_tuple_cost = 0")
+    statements = _pass_statements(contract, rules, frozenset(repeated))
+    said = _try(connection, statements, as_of, {_bound(name): values for name, values in repeated.items()})
+    connection.exec_driver_sql("set local parallel_tuple_cost to default")
+    return said
+
+
+def _repeated_values(
+    connection: Connection, contract: TableContract, rules: Sequence[Rule], as_of: date
+) -> dict[str, list[str]]:
+    """The texts that stand more than once, by the rule that forbids it, where they are few.
+
+    Each process of the pass would gather them anew. What cannot be asked so is asked, and refused, in the pass.
+    """
+    found: dict[str, list[str]] = {}
+    for rule in rules:
+        if rule.kind != "unique" or len(rule.columns) != 1:
+            continue
+        [name] = rule.columns
+        statement = (
+            f"select {name} from ({rows_of(contract)}) u where {name} is not null group by {name}"
+            f" having count(*) > 1 limit {_FEW_REPEATED + 1}"
+        )
+        savepoint = connection.begin_nested()
+        try:
+            values = connection.scalars(text(statement), {"as_of": as_of} if ":as_of" in statement else {}).all()
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise
+            savepoint.rollback()
+            continue
+        savepoint.commit()
+        if len(values) <= _FEW_REPEATED and all(isinstance(value, str) for value in values):
+            found[rule.rule_id] = list(values)
+    return found
+
+
+def _bound(rule_id: str) -> str:
+    """The name under which a rule's repeated texts are bound; they may be personal and stand in no statement."""
+    return f"repeated_{rule_id}"
 
 
 def failing_counts(connection: Connection) -> dict[str, int]:
@@ -127,7 +183,9 @@ def state_of(rule: Rule, failing: int, checked: int) -> str:
     return "pass" if Decimal(100 * failing) <= rule.tolerance_percent * checked else "fail"
 
 
-def _try(connection: Connection, statements: Sequence[str], as_of: date) -> str | None:
+def _try(
+    connection: Connection, statements: Sequence[str], as_of: date, values: Mapping[str, list[str]] | None = None
+) -> str | None:
     """Run statements in a savepoint; returns None, or what the server objected to, without any value.
 
     A connection that is lost is no answer and goes on as an error of its own.
@@ -135,7 +193,8 @@ def _try(connection: Connection, statements: Sequence[str], as_of: date) -> str 
     savepoint = connection.begin_nested()
     try:
         for statement in statements:
-            connection.execute(text(statement), {"as_of": as_of} if ":as_of" in statement else {})
+            given = {"as_of": as_of, **(values or {})}
+            connection.execute(text(statement), {name: given[name] for name in given if f":{name}" in statement})
     except DBAPIError as error:
         if error.connection_invalidated or (isinstance(error, OperationalError) and not _sqlstate(error)):
             raise
@@ -225,13 +284,22 @@ def _reason(contract: TableContract, rule: Rule) -> str:
     return f"format({', '.join([literal(template), *arguments])})"
 
 
-def _pass_statements(contract: TableContract, rules: Sequence[Rule]) -> list[str]:
+def _pass_statements(
+    contract: TableContract, rules: Sequence[Rule], gathered: frozenset[str] = frozenset()
+) -> list[str]:
     """Statements that add every failing row with every reason to ``failing_record``.
 
     ``offset 0`` keeps the planner from writing each condition into the filter and into the list, which would look
     repeated keys up twice; a table is made first, because making one may use several processes and inserting may not.
+    Of a rule that is ``gathered`` the repeated texts are bound.
     """
-    flags = ", ".join(f"{failing_condition(contract, rule)} as f{place}" for place, rule in enumerate(rules))
+    conditions = (
+        f"r.{rule.columns[0]} = any(cast(:{_bound(rule.rule_id)} as text[]))"
+        if rule.rule_id in gathered
+        else failing_condition(contract, rule)
+        for rule in rules
+    )
+    flags = ", ".join(f"{condition} as f{place}" for place, condition in enumerate(conditions))
     listed = ", ".join(
         f"({literal(rule.rule_id)}, f{place}, case when f{place} then {_reason(contract, rule)} end)"
         for place, rule in enumerate(rules)

@@ -55,7 +55,8 @@ def compare_records(run: QualityRun) -> dict[str, int]:
     from tasks.quality.duplicates_store import ENTITIES, note_duplicates  # a second that no check need wait for
 
     with run.engine.begin() as connection:
-        found = note_duplicates(connection, run.run.run_id, run.as_of, everything=True, entities=ENTITIES)
+        found = note_duplicates(connection, run.run.run_id, run.as_of, everything=True, entities=ENTITIES,
+                                splink=run.parameters.splink)  # fmt: skip
     run.run.note(found)
     log_event("records_compared", run_id=run.run.run_id, **found)
     return found

@@ -6,7 +6,7 @@ A decision is remembered: a pair that was called different is never proposed aga
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
 
@@ -16,7 +16,9 @@ from sqlalchemy.dialects.postgresql import JSONB
 from tasks.errors import Refused, UsageError
 from tasks.matching.candidates import Pair
 from tasks.matching.keys_store import refresh_keys
-from tasks.matching.store import fetch_records, fetch_rules, find_among, find_of
+from tasks.matching.score import Record
+from tasks.matching.splink_batch import find_by_splink, require_installed
+from tasks.matching.store import DuplicateRule, fetch_records, fetch_rules, find_among, find_of
 
 CUSTOMER_ENTITIES = ("contact", "organization")
 ENTITIES = (*CUSTOMER_ENTITIES, "product")
@@ -30,22 +32,39 @@ def note_duplicates(
     *,
     everything: bool,
     entities: Sequence[str] = CUSTOMER_ENTITIES,
+    splink: bool = False,
 ) -> dict[str, int]:
     """Bring keys and pairs up to date; returns the open pairs per entity that are new.
 
     ``everything`` compares all records anew and drops open pairs that are alike no more; else what changed is compared.
+    With ``splink`` customers are compared by Splink too, and what it alone finds is added.
+
+    Raises:
+        UsageError: Splink is asked for and not installed; nothing is compared.
     """
+    if splink:
+        require_installed()
     found = {}
     changed = {entity: refresh_keys(connection, entity) for entity in entities}
     for entity in entities:
         rules = fetch_rules(connection, entity, as_of)
         if everything:
-            pairs = find_among(entity, fetch_records(connection, entity), rules)
+            records = fetch_records(connection, entity)
+            pairs = find_among(entity, records, rules)
+            if splink and entity == "organization":
+                pairs += _only_by_splink(records, pairs, rules)
             _drop_stale(connection, entity, pairs)
         else:
             pairs = find_of(connection, entity, changed[entity], rules)
         found[f"duplicate_{entity}s"] = _keep(connection, entity, pairs, run_id)
     return found
+
+
+def _only_by_splink(records: Mapping[int, Record], pairs: Sequence[Pair], rules: Sequence[DuplicateRule]) -> list[Pair]:
+    """What Splink finds and we do not, at least as likely as the rule of names asks."""
+    least = min((float(rule.threshold) for rule in rules if rule.matched_by == "name"), default=1.0)
+    known = {(pair.left, pair.right) for pair in pairs}
+    return [pair for pair in find_by_splink(records, least) if (pair.left, pair.right) not in known]
 
 
 def _keep(connection: Connection, entity: str, pairs: Sequence[Pair], run_id: int | None) -> int:

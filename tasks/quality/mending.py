@@ -36,12 +36,18 @@ ROLES = ("roles", "valid_from", "valid_to")
 MENDABLE: Mapping[str, tuple[str, ...]] = {
     "crm.organizations": (
         "name", "country", "language", "vat_number", "currency", "payment_terms_days", "segment", "owner",
+        "contacted_on",
     ),
     "crm.contacts": ("first_name", "last_name", "phone", "language", "roles"),
     "crm.contact_roles": ROLES,
 }  # fmt: skip
 # A rule may read what was made of a column; mended is the column.
-_MADE_OF: Mapping[str, str] = {"vat_key": "vat_number", "phone_key": "phone", "has_role": "roles"}
+_MADE_OF: Mapping[str, str] = {
+    "vat_key": "vat_number",
+    "phone_key": "phone",
+    "has_role": "roles",
+    "contacted_last": "contacted_on",
+}
 # Who can mend what no workbook can: facts that another one states, and where.
 ELSEWHERE: Mapping[str, str] = {
     "crm.invoices": "accounting, in its ledger: what it says of an item is never changed here",

@@ -39,7 +39,8 @@ _RECORDS: Mapping[str, str] = {
     "crm.organizations": (
         "select o.organization_id as id, jsonb_build_object('customer_number', o.customer_number, 'name', o.name,"
         " 'country', o.country, 'language', o.language, 'vat_number', o.vat_number, 'currency', o.currency,"
-        " 'payment_terms_days', o.payment_terms_days, 'segment', o.segment, 'owner', o.owner) as record"
+        " 'payment_terms_days', o.payment_terms_days, 'segment', o.segment, 'owner', o.owner,"
+        " 'contacted_on', o.contacted_on) as record"
         " from crm.organizations o where o.origin = 'customers' and o.merged_into is null"
     ),
     "crm.contacts": (

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -71,7 +72,17 @@ _MERGEABLE: Mapping[str, _Mergeable] = {
         "organization",
         "crm.organizations",
         "organization_id",
-        ("name", "country", "language", "vat_number", "currency", "payment_terms_days", "segment", "owner"),
+        (
+            "name",
+            "country",
+            "language",
+            "vat_number",
+            "currency",
+            "payment_terms_days",
+            "segment",
+            "owner",
+            "contacted_on",
+        ),
         "customer_number",
         "select (select count(*) from outbox.reminders where organization_id = :merged)::integer as reminders,"
         " (select count(*) from ops.payer_class_history where organization_id = :merged)::integer as payer_classes,"
@@ -165,7 +176,10 @@ def _proposal(
 
 
 def _field(name: str, kept: object, merged: object) -> dict[str, object]:
-    return {"field": name, "kept": kept, "merged": merged, "result": merged if kept in (None, "") else kept}
+    result = merged if kept in (None, "") else kept
+    if isinstance(kept, date) and isinstance(merged, date):
+        result = max(kept, merged)  # of two days on which somebody was in touch the later one
+    return {"field": name, "kept": kept, "merged": merged, "result": result}
 
 
 def _record(connection: Connection, kind: _Mergeable, record_id: int) -> Mapping[str, Any]:
@@ -331,7 +345,7 @@ def _standing_merge(connection: Connection, pair_id: int) -> Mapping[str, Any]:
         raise UsageError(
             f"Pair {pair_id} is not merged.", hint="`kontor duplicates list --decision all` shows which are."
         )
-    return row
+    return dict(row)
 
 
 def _restore_fields(connection: Connection, kind: _Mergeable, row: Mapping[str, Any]) -> int:

@@ -21,5 +21,8 @@ class QualityParameters(BaseModel):
         default=False, description="Ask Great Expectations the same rules too and compare the counts; takes longer."
     )
     compare_records: bool = Field(
-        default=True, description="Compare all customers and contacts with each other for duplicates."
+        default=True, description="Compare all customers, contacts and products with each other for duplicates."
+    )
+    splink: bool = Field(
+        default=False, description="Compare customers by Splink too; needs the extra `duplicates` and takes longer."
     )

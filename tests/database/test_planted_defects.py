@@ -105,6 +105,7 @@ GOOD: dict[str, Row] = {
         "payment_terms_days": "30",
         "segment": "retail",
         "owner": "ivanova",
+        "contacted_on": "2026-01-01",
     },
     "contacts": {
         "customer_number": "C-1",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
+from email import message_from_string, policy
 from pathlib import Path
 
 import pytest
@@ -26,9 +27,11 @@ def books(kontor_settings: Settings, tmp_path: Path) -> Books:
     """Two incomplete customers of two owners, of whom one is an address."""
     made = Books(kontor_settings)
     rows: list[dict[str, object]] = [
-        {"customer_number": "1", "name": "Alfa Secret", "country": "", "language": "", "owner": "anna@firma.example"},
-        {"customer_number": "2", "name": "Beta Secret", "country": "", "language": "", "owner": "petar"},
-    ]
+        {"customer_number": "1", "name": "Alfa Secret", "country": "", "language": "", "owner": "anna@firma.example",
+         "contacted_on": "2025-08-03"},
+        {"customer_number": "2", "name": "Beta Secret", "country": "", "language": "", "owner": "petar",
+         "contacted_on": "2025-09-04"},
+    ]  # fmt: skip
     made.take_in(write_csv(tmp_path / "organizations.csv", rows), "organizations", TODAY)
     check(kontor_settings, TODAY)
     return made
@@ -55,6 +58,11 @@ def test_owners_are_written_to_once_a_week_and_only_when_asked(books: Books, tmp
     letter = held[0].read_text("utf-8")
     assert "anna@firma.example" in letter
     assert "Secret" not in letter
+    said = message_from_string(letter, policy=policy.default).get_body(("plain",))
+    assert said is not None
+    assert "1: nobody has been in touch; last contacted: 2025-08-03" in said.get_content()
+    told = books.read("select record_key from ops.quality_incidents where rule_id = 'organization_contacted'")
+    assert told == [{"record_key": "1"}]  # exactly six months is not too long
     assert "letters_held" not in _run(books, tmp_path, TODAY + timedelta(days=3), live=True)
     assert _run(books, tmp_path, TODAY + timedelta(days=7), live=True)["letters_held"] == 1
     rows = books.read("select owner, week, outcome from ops.quality_nudges order by week")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import combinations
 from pathlib import Path
 
@@ -10,9 +11,20 @@ from cleanco.clean import basename, prepare_default_terms
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.errors import UsageError
 from tasks.matching.candidates import candidate_pairs, find_pairs, of_field, one_to_one
-from tasks.matching.keys import email_key, name_key, person_key, phone_key, vat_key, without_legal_form
+from tasks.matching.keys import (
+    email_key,
+    gtin_key,
+    name_key,
+    person_key,
+    phone_key,
+    product_keys,
+    vat_key,
+    without_legal_form,
+)
 from tasks.matching.score import ORGANIZATION, ORGANIZATION_PRIOR, Record, score_pair
+from tasks.matching.splink_batch import find_by_splink, is_installed, settings_of
 from tests.conftest import CAMPAIGN_FACTOR
 from tests.truth_sets import febrl3, reach, restaurants
 
@@ -168,3 +180,56 @@ def test_the_truth_sets_are_found(real_data: Path) -> None:
     for truth_set, least in ((febrl3(folder), 0.995), (restaurants(folder), 0.97)):
         found = reach(truth_set)
         assert found.f1 >= least, (truth_set.name, found)
+
+
+def test_a_products_name_is_its_words_and_its_figures() -> None:
+    """Order, marks, decimal commas and zeros do not matter; a figure does, doubled letters do not keep two apart."""
+    plain = product_keys("Kabel YMMJ 3 x 1,5 mm²")
+    assert plain == product_keys("YMMJ-kabel 3x1.50mm2") == ("kabel mm ymmj", "3 1.5 2", "kbl m ymj|3 1.5 2")
+    assert product_keys("Kabel YMMJ 3 x 2,5 mm²")[1:] != plain[1:]
+    assert product_keys("Kabbel YMMJ 3x1.5 mm2")[2] == plain[2]
+    assert product_keys("  4711 ") == (None, "4711", None)
+    assert product_keys(None) == (None, None, None)
+
+
+def test_a_trade_item_number_gets_its_zeros_back_or_has_no_key() -> None:
+    """What a spreadsheet took off in front is put back; a wrong check digit and nothing but zeros are none."""
+    assert gtin_key("4006381333931") == gtin_key("04006381333931") == "04006381333931"
+    assert gtin_key("96385074") == "00000096385074"
+    assert (gtin_key("4006381333930"), gtin_key("0000"), gtin_key(None), gtin_key("1" * 15)) == (None,) * 4
+
+
+# --- Splink -----------------------------------------------------------------------------------------------------------
+
+
+def test_splink_weighs_fields_as_the_own_comparison_does() -> None:
+    """Of every comparison m and u sum up to 1, and a field that agrees or not weighs its bits."""
+    weights = {field.name: field for field in ORGANIZATION}
+    for comparison in settings_of()["comparisons"]:
+        levels = [level for level in comparison["comparison_levels"] if "m_probability" in level]
+        for side in ("m_probability", "u_probability"):
+            assert sum(level[side] for level in levels) == pytest.approx(1)
+            assert all(0 < level[side] < 1 for level in levels)
+        bits = [math.log2(level["m_probability"] / level["u_probability"]) for level in levels]
+        field = weights[comparison["output_column_name"]]
+        assert bits[0] == pytest.approx(field.agree)
+        assert bits == sorted(bits, reverse=True)
+        assert bits[-1] == pytest.approx(field.differ, abs=0.5)
+
+
+@pytest.mark.skipif(is_installed(), reason="the extra is installed")
+def test_without_the_extra_splink_is_refused_with_what_to_install() -> None:
+    """Nothing is compared in its stead: whoever asks for Splink is told."""
+    with pytest.raises(UsageError, match="not installed") as told:
+        find_by_splink({}, 0.9)
+    assert "duplicates" in str(told.value.hint)
+
+
+@pytest.mark.skipif(not is_installed(), reason="Splink is not installed here: it is the extra `duplicates`")
+def test_splink_finds_what_is_spelt_otherwise() -> None:
+    """One firm in two spellings is found with its probability and our evidence; two firms are not."""
+    names = {1: "vitosha distributsiya", 2: "vitosha distribucia", 3: "nordlys", 4: "sydlys shipping"}
+    records: dict[int, Record] = {number: {"name": name, "country": "BG"} for number, name in names.items()}
+    [pair] = find_by_splink(records, 0.5)
+    assert (pair.left, pair.right, pair.matched_by) == (1, 2, ("splink",))
+    assert set(pair.scored.fields) == {"name", "country"}

@@ -80,8 +80,9 @@ GRANTS = (
     # What never changes: the identity that erasure relies on, and who started a run.
     "revoke update on crm.organizations, crm.contacts from kontor_flows",
     (
-        "grant update (name, country, language, vat_number, currency, payment_terms_days, segment, owner, origin,"
-        " spoken, seen_as_of, seen_revision, feed_file_id, updated_at) on crm.organizations to kontor_flows"
+        "grant update (name, country, language, vat_number, currency, payment_terms_days, segment, owner,"
+        " contacted_on, origin, spoken, seen_as_of, seen_revision, feed_file_id, updated_at) on crm.organizations"
+        " to kontor_flows"
     ),
     (
         "grant update (first_name, last_name, email, phone, language, spoken, seen_as_of, seen_revision, feed_file_id,"
@@ -170,6 +171,7 @@ def _create_tables() -> None:
         sa.Column("payment_terms_days", sa.Integer(), nullable=True),
         sa.Column("segment", sa.Text(), nullable=True),
         sa.Column("owner", sa.Text(), nullable=True),
+        sa.Column("contacted_on", sa.Date(), nullable=True),
         schema="landing",
         prefixes=["UNLOGGED"],
     )
@@ -338,6 +340,7 @@ def _create_tables() -> None:
         sa.Column("payment_terms_days", sa.Integer(), nullable=True),
         sa.Column("segment", sa.Text(), nullable=True),
         sa.Column("owner", sa.Text(), nullable=True),
+        sa.Column("contacted_on", sa.Date(), nullable=True),
         sa.Column("origin", sa.Text(), server_default=sa.text("'customers'"), nullable=False),
         sa.Column("spoken", postgresql.JSONB(), server_default=sa.text("'{}'"), nullable=False),
         sa.Column("seen_as_of", sa.Date(), nullable=False),

@@ -104,7 +104,7 @@ def test_columns_of_the_public_interface() -> None:
     )
     assert load_contract("settled_items").column_names == (*open_items.column_names, "settled_date")
     assert " ".join(load_contract("organizations").column_names) == (
-        "customer_number name country language vat_number currency payment_terms_days segment owner"
+        "customer_number name country language vat_number currency payment_terms_days segment owner contacted_on"
     )
     assert " ".join(load_contract("contacts").column_names) == (
         "customer_number first_name last_name email phone language roles valid_from valid_to"
