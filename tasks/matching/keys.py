@@ -141,6 +141,7 @@ def phone_key(number: str | None, country: str | None) -> str | None:
 
 _DECIMAL_COMMA = re.compile(r"(?<=[0-9]),(?=[0-9])")
 _TOKEN = re.compile(r"[a-z]+|[0-9]+(?:\.[0-9]+)?")
+_TIMES = re.compile(r"(?<=[0-9]) x (?=[0-9])")
 _VOWELS = re.compile(r"(?<=.)[aeiouy]+")
 _DOUBLED = re.compile(r"(.)\1+")
 _LONGEST = 400  # of a key; an index entry has its limit, and no name says more in more letters
@@ -151,11 +152,13 @@ def product_keys(name: str | None) -> tuple[str | None, str | None, str | None]:
     """What is left of a product's name: its words in order of the alphabet, its figures in their own order, and the
     block in which it meets others: the words without vowels and doubled letters, and the figures.
 
-    Single letters between figures, as the x of 3x1.5, are no words.
+    A single letter tells products apart as a figure does: key ring D is none of key ring H, and 3 G 1.5 no 3 x 1.5. The
+    x alone says nothing where it stands between figures.
     """
     tokens = _TOKEN.findall(_DECIMAL_COMMA.sub(".", anyascii(name or "").casefold()))
     words = sorted(token for token in tokens if token.isalpha() and len(token) > 1)
-    figures = " ".join(_plain_figure(token) for token in tokens if not token.isalpha())
+    marks = _TIMES.sub(" ", f" {' '.join(token for token in tokens if not (token.isalpha() and len(token) > 1))} ")
+    figures = " ".join(_plain_figure(token) for token in marks.split())
     if not words:
         return None, figures or None, None
     skeletons = sorted({_DOUBLED.sub(r"\1", _VOWELS.sub("", word)) for word in words})
@@ -163,7 +166,9 @@ def product_keys(name: str | None) -> tuple[str | None, str | None, str | None]:
 
 
 def _plain_figure(figure: str) -> str:
-    """07 and 7 are one figure, and so are 1.50 and 1.5."""
+    """07 and 7 are one figure, and so are 1.50 and 1.5; a letter stays."""
+    if figure.isalpha():
+        return figure
     whole, _, parts = figure.partition(".")
     kept = parts.rstrip("0")
     return (whole.lstrip("0") or "0") + (f".{kept}" if kept else "")

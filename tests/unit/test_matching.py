@@ -188,6 +188,8 @@ def test_a_products_name_is_its_words_and_its_figures() -> None:
     assert plain == product_keys("YMMJ-kabel 3x1.50mm2") == ("kabel mm ymmj", "3 1.5 2", "kbl m ymj|3 1.5 2")
     assert product_keys("Kabel YMMJ 3 x 2,5 mm²")[1:] != plain[1:]
     assert product_keys("Kabbel YMMJ 3x1.5 mm2")[2] == plain[2]
+    assert product_keys('LETTER "D" KEY RING')[1] == "d"
+    assert product_keys("Kabel YMMJ 3 G 1,5 mm²")[1] == "3 g 1.5 2"
     assert product_keys("  4711 ") == (None, "4711", None)
     assert product_keys(None) == (None, None, None)
 
