@@ -20,9 +20,9 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from tasks.artifacts import without_personal_data
 from tasks.quality.contracts import Rule, TableContract
+from tasks.quality.shortcuts_store import bound, gather, quicker
 
 _PLACE = re.compile(r"\{(\w+)\}")
-_FEW_REPEATED = 10_000
 ROW_KINDS = ("present", "allowed", "pattern", "unique", "at_most", "references", "holds")
 
 
@@ -85,11 +85,11 @@ def check_table(connection: Connection, contract: TableContract, as_of: date) ->
     """
     asked = [rule for rule in contract.rules if rule.kind in ROW_KINDS]
     errors: dict[str, str] = {}
-    repeated = _repeated_values(connection, contract, asked, as_of)
-    refused = _pass(connection, contract, asked, as_of, repeated) if asked else None
+    gathered = gather(connection, contract.table, rows_of(contract), asked, as_of)
+    refused = _pass(connection, contract, asked, as_of, gathered) if asked else None
     if refused is not None:
         for rule in asked:
-            said = _pass(connection, contract, [rule], as_of, repeated)
+            said = _pass(connection, contract, [rule], as_of, gathered)
             if said is not None:
                 errors[rule.rule_id] = said
     rows, said = _count(connection, contract, as_of)
@@ -108,53 +108,18 @@ def _pass(
     contract: TableContract,
     rules: Sequence[Rule],
     as_of: date,
-    repeated: Mapping[str, list[str]],
+    gathered: Mapping[str, list[str]],
 ) -> str | None:
-    """Gather what fails; returns None or what the server objected to.
+    """Find what fails; returns None or what the server objected to.
 
     Few rows fail, which the planner cannot know: it would not let several processes search, for the price of handing
     on what they find.
     """
     connection.exec_driver_sql("set local parallel_tuple_cost = 0")
-    statements = _pass_statements(contract, rules, frozenset(repeated))
-    said = _try(connection, statements, as_of, {_bound(name): values for name, values in repeated.items()})
+    statements = _pass_statements(contract, rules, frozenset(gathered))
+    said = _try(connection, statements, as_of, {bound(rule_id): values for rule_id, values in gathered.items()})
     connection.exec_driver_sql("set local parallel_tuple_cost to default")
     return said
-
-
-def _repeated_values(
-    connection: Connection, contract: TableContract, rules: Sequence[Rule], as_of: date
-) -> dict[str, list[str]]:
-    """The texts that stand more than once, by the rule that forbids it, where they are few.
-
-    Each process of the pass would gather them anew. What cannot be asked so is asked, and refused, in the pass.
-    """
-    found: dict[str, list[str]] = {}
-    for rule in rules:
-        if rule.kind != "unique" or len(rule.columns) != 1:
-            continue
-        [name] = rule.columns
-        statement = (
-            f"select {name} from ({rows_of(contract)}) u where {name} is not null group by {name}"
-            f" having count(*) > 1 limit {_FEW_REPEATED + 1}"
-        )
-        savepoint = connection.begin_nested()
-        try:
-            values = connection.scalars(text(statement), {"as_of": as_of} if ":as_of" in statement else {}).all()
-        except DBAPIError as error:
-            if error.connection_invalidated:
-                raise
-            savepoint.rollback()
-            continue
-        savepoint.commit()
-        if len(values) <= _FEW_REPEATED and all(isinstance(value, str) for value in values):
-            found[rule.rule_id] = list(values)
-    return found
-
-
-def _bound(rule_id: str) -> str:
-    """The name under which a rule's repeated texts are bound; they may be personal and stand in no statement."""
-    return f"repeated_{rule_id}"
 
 
 def failing_counts(connection: Connection) -> dict[str, int]:
@@ -289,22 +254,19 @@ def _pass_statements(
 ) -> list[str]:
     """Statements that add every failing row with every reason to ``failing_record``.
 
-    ``offset 0`` keeps the planner from writing each condition into the filter and into the list, which would look
-    repeated keys up twice; a table is made first, because making one may use several processes and inserting may not.
-    Of a rule that is ``gathered`` the repeated texts are bound.
+    First the rows that break any rule, by as many processes as there are, then of those few which rule and why;
+    ``offset 0`` keeps the two apart. A table is made of them because making one may use several processes and inserting
+    may not.
+    A rule that is ``gathered`` is asked by its texts, which are bound.
     """
-    conditions = (
-        f"r.{rule.columns[0]} = any(cast(:{_bound(rule.rule_id)} as text[]))"
-        if rule.rule_id in gathered
-        else failing_condition(contract, rule)
-        for rule in rules
-    )
+    asked = ((rule, failing_condition(contract, rule)) for rule in rules)
+    conditions = [quicker(rule, said) if rule.rule_id in gathered else said for rule, said in asked]
+    either = " or ".join(f"({condition})" for condition in conditions)
     flags = ", ".join(f"{condition} as f{place}" for place, condition in enumerate(conditions))
     listed = ", ".join(
         f"({literal(rule.rule_id)}, f{place}, case when f{place} then {_reason(contract, rule)} end)"
         for place, rule in enumerate(rules)
     )
-    either = " or ".join(f"f{place}" for place in range(len(rules)))
     return [
         "drop table if exists pg_temp.pass_found",
         (
@@ -313,8 +275,8 @@ def _pass_statements(
             f" {contract.record or 'null'}::bigint as record_id,"
             f" {contract.organization or 'null'}::bigint as organization_id,"
             f" {contract.invoice or 'null'}::bigint as invoice_id, f.reason"
-            f" from (select r.*, {flags} from ({rows_of(contract)}) r offset 0) r"
-            f" cross join lateral (values {listed}) f (rule_id, failed, reason) where ({either}) and f.failed"
+            f" from (select r.*, {flags} from ({rows_of(contract)}) r where {either} offset 0) r"
+            f" cross join lateral (values {listed}) f (rule_id, failed, reason) where f.failed"
         ),
         (
             "insert into failing_record (rule_id, record_key, record_id, organization_id, invoice_id, reason)"
