@@ -57,6 +57,8 @@ _EXCERPT_LINES = 12
 _MOST_RUNS = 200
 _LAST_WORDS = timedelta(minutes=2)
 _LONGEST_START = timedelta(minutes=15)  # a container's image may have to be fetched first
+_LONGEST_START_OF_PROCESS = timedelta(minutes=5)
+_PROCESSES = "kontor"  # the pool whose runs are processes; the others carry the kind in their names
 _ENDED = "Its process is gone; Kontor's run ledger has how it ended."
 _NEVER_BEGAN = "The worker that took it is gone; it never began."
 _SAFE_TO_RESTART = ("customer_import", "payment_sync", "catalog_upsert", "data_quality")
@@ -126,7 +128,7 @@ def close_zombies(run: WatchRun) -> int:
         zombies = [
             # A flow closes its ledger row a moment before it ends in Prefect.
             *((z, _ENDED) for z in running if str(z.id) in ended and _for_long(run, z.start_time, _LAST_WORDS)),
-            *((z, _NEVER_BEGAN) for z in pending if z.state and _for_long(run, z.state.timestamp, _LONGEST_START)),
+            *((z, _NEVER_BEGAN) for z in pending if z.state and _for_long(run, z.state.timestamp, longest_start(z))),
         ]
         for zombie, message in zombies:
             client.set_flow_run_state(zombie.id, Crashed(message=message), force=True)
@@ -162,6 +164,11 @@ def _runs_in(client: SyncPrefectClient, state: StateType, flow: str | None = Non
         limit=_MOST_RUNS,
         offset=0,
     )
+
+
+def longest_start(taken: FlowRun) -> timedelta:
+    """How long a run that a worker has taken may need until it begins, by the kind of its pool."""
+    return _LONGEST_START_OF_PROCESS if taken.work_pool_name == _PROCESSES else _LONGEST_START
 
 
 def _for_long(run: WatchRun, since: datetime | None, least: timedelta) -> bool:

@@ -145,7 +145,7 @@ def test_a_year_and_a_cycle_with_two_workers_survive_the_death_of_every_part(
             time.sleep(chance.uniform(5, 15))
         _until("the servers", lambda: find_prefect(home) is not None)
         _watch_until_done(home, books)
-        _until("the end of every run", lambda: not _under_way(home, books), 400)
+        _until("the end of every run", lambda: not _under_way(home, books), 600)
 
     assert books.state() == known.state()
     assert _windows(books) == {"done": len(weeks)}

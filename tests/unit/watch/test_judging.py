@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from uuid import uuid4
 from zoneinfo import ZoneInfo
 
 from hypothesis import given
 from hypothesis import strategies as st
+from prefect.client.schemas.objects import FlowRun
 
 from configs.settings import PROJECT_ROOT
 from tasks.watch.judging import RunFact, find_alarms, watcher_is_silent
 from tasks.watch.schedules import Scheduled, due_times, next_runs, read_schedules
+from tasks.watch.steps import longest_start
 
 SOFIA = ZoneInfo("Europe/Sofia")
 HOURLY = Scheduled("payment_sync", "payment-sync-hourly", "0 6-20 * * 1-5", 1)
@@ -146,3 +149,11 @@ def test_the_next_runs_are_told_soonest_first_and_each_schedule_once() -> None:
     told = next_runs([HOURLY, yearly, sunday], SOFIA, _at(20, 20, 30), 5)
     assert told == [(_at(22, 1, 30), "backup"), (_at(23, 6), "payment_sync")]
     assert next_runs([HOURLY, sunday], SOFIA, _at(20, 20, 30), 1) == told[:1]
+
+
+def test_a_run_that_is_a_process_has_less_time_to_begin_than_a_container() -> None:
+    """Five minutes in the pool of processes; fifteen elsewhere, where an image may have to be fetched."""
+    minutes = {
+        pool: longest_start(FlowRun(flow_id=uuid4(), work_pool_name=pool)) for pool in ("kontor", "kontor-docker", None)
+    }
+    assert [limit.total_seconds() / 60 for limit in minutes.values()] == [5, 15, 15]
