@@ -49,7 +49,7 @@ bench: $(STAMP)
 # ones that `make test` leaves out.
 CAMPAIGN ?= 50
 campaign: $(STAMP)
-	@KONTOR_CAMPAIGN_FACTOR=$(CAMPAIGN) $(BIN)/python -m pytest -s tests/fault/test_kills.py tests/fault/test_catalog_kills.py tests/fault/test_catalog_faults.py tests/fault/test_sending_kills.py tests/fault/test_backup_faults.py tests/fault/test_backup_wal.py tests/fault/test_concurrency.py tests/fault/test_confined_reading.py tests/database/test_any_order.py tests/database/test_catalog_any_order.py
+	@KONTOR_CAMPAIGN_FACTOR=$(CAMPAIGN) $(BIN)/python -m pytest -s tests/fault/test_kills.py tests/fault/test_catalog_kills.py tests/fault/test_catalog_faults.py tests/fault/test_sending_kills.py tests/fault/test_sending_points.py tests/fault/test_backup_faults.py tests/fault/test_backup_wal.py tests/fault/test_concurrency.py tests/fault/test_confined_reading.py tests/database/test_any_order.py tests/database/test_catalog_any_order.py
 	@KONTOR_CAMPAIGN_FACTOR=2 $(BIN)/python -m pytest -m campaign
 
 # Versions change on purpose only: edit pyproject.toml, then `make lock` and read the difference.

@@ -26,7 +26,7 @@ from tests.stage import Stage
 
 pytestmark = pytest.mark.xdist_group("faults")
 
-SEEDS = 4 if CAMPAIGN_FACTOR == 1 else 100 * CAMPAIGN_FACTOR
+SEEDS = 4 if CAMPAIGN_FACTOR == 1 else 20 * CAMPAIGN_FACTOR
 CUSTOMERS = 3
 # An undisturbed run counts 35,000 to 55,000 steps, the latter half of them from the gate on.
 LAST_STEP = 60_000
