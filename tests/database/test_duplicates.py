@@ -13,12 +13,14 @@ from sqlalchemy import Connection, text
 
 from configs.settings import Settings
 from tasks import database
+from tasks.erasures.keys import key_of
 from tasks.errors import Refused, UsageError
 from tasks.matching.keys_store import refresh_keys
 from tasks.matching.store import fetch_rules, find_of
 from tasks.quality.duplicates_store import decide, note_duplicates
 from tasks.quality.merging_store import merge, propose, undo
 from tasks.reminders.planning_store import decide_on
+from tasks.retention.people_store import find_person
 from tests.catalogues import full, product
 from tests.ledgers import Books, item, write_csv
 
@@ -411,6 +413,9 @@ def test_a_merged_contact_is_one_person_with_both_roles_whatever_a_file_names(bo
     one = [{"email": "a@x.example", "language": "nb", "roles": ["payments", "primary"]}]
     assert _roles(books) == one
     assert reminded(books) == ["a@x.example"]
+    with _owner(books) as connection:
+        asking = find_person(connection, "anna@x.example", key_of(tmp_path))
+    assert len(asking.records["crm.contacts"]) == 2
     books.take_in(write_csv(tmp_path / "contacts_2.csv", [TWICE[0]]), "contacts", DAY + timedelta(days=1))
     assert [person["roles"] for person in _roles(books)] == [["payments", "primary"]]
     with _owner(books) as connection:
