@@ -70,6 +70,6 @@ def test_of_two_backups_at_once_one_is_made_and_the_other_is_told(stage: Stage, 
     children = [stage.processes.start("run", "backup", "--param", "kind=full", **target) for _ in range(2)]
     ended = sorted((child.wait() for child in children), key=lambda one: one.code)
     assert [one.code for one in ended] == [0, 3], [one.said for one in ended]
-    assert "under way" in ended[1].said
+    assert "Nothing was changed" in ended[1].said
     [line] = json.loads(stage.processes.run("backup", "list", "--format", "json", **target).said)
     assert line["good"] is True
