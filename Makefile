@@ -54,7 +54,7 @@ campaign: $(STAMP)
 
 # Versions change on purpose only: edit pyproject.toml, then `make lock` and read the difference.
 lock: $(STAMP)
-	@$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
+	@$(BIN)/uv pip compile pyproject.toml --extra dev --extra duplicates --extra dask --extra traces --universal --python-version 3.11 --generate-hashes \
 	  --no-header --no-annotate --no-emit-index-url --quiet --output-file requirements.lock > /dev/null
 
 clean:
