@@ -41,21 +41,25 @@ check: $(STAMP)
 audit: $(STAMP)
 	@$(BIN)/python -m tests.audit $(ADVISORIES)
 
+BENCHES := $(sort $(patsubst tests/benchmarks/bench_%.py,%,$(wildcard tests/benchmarks/bench_*.py)))
 bench: $(STAMP)
-	@for name in import catalog excel reports classification history sending backup decisions quality duplicates backfill; do \
-	  echo "== $$name"; $(BIN)/python -m tests.benchmarks.bench_$$name || exit 1; done
+	@for name in $(BENCHES); do echo "== $$name"; $(BIN)/python -m tests.benchmarks.bench_$$name || exit 1; done
 
 # The same tests with hundreds of seeds, printed as they pass: kills at any instant, files in any order. Then the long
 # ones that `make test` leaves out.
 CAMPAIGN ?= 50
+SEEDED := $(addprefix tests/fault/test_, kills.py catalog_kills.py catalog_faults.py sending_kills.py sending_points.py \
+  backup_faults.py backup_wal.py retention_kills.py quality_kills.py concurrency.py confined_reading.py) \
+  $(addprefix tests/database/test_, any_order.py catalog_any_order.py)
 campaign: $(STAMP)
-	@KONTOR_CAMPAIGN_FACTOR=$(CAMPAIGN) $(BIN)/python -m pytest -s tests/fault/test_kills.py tests/fault/test_catalog_kills.py tests/fault/test_catalog_faults.py tests/fault/test_sending_kills.py tests/fault/test_sending_points.py tests/fault/test_backup_faults.py tests/fault/test_backup_wal.py tests/fault/test_concurrency.py tests/fault/test_confined_reading.py tests/database/test_any_order.py tests/database/test_catalog_any_order.py
+	@KONTOR_CAMPAIGN_FACTOR=$(CAMPAIGN) $(BIN)/python -m pytest -s $(SEEDED)
 	@KONTOR_CAMPAIGN_FACTOR=2 $(BIN)/python -m pytest -m campaign
 
 # Versions change on purpose only: edit pyproject.toml, then `make lock` and read the difference.
 lock: $(STAMP)
-	@$(BIN)/uv pip compile pyproject.toml --extra dev --extra duplicates --extra dask --extra traces --universal --python-version 3.11 --generate-hashes \
-	  --no-header --no-annotate --no-emit-index-url --quiet --output-file requirements.lock > /dev/null
+	@$(BIN)/uv pip compile pyproject.toml --extra dev --extra duplicates --extra dask --extra traces --universal \
+	  --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet \
+	  --output-file requirements.lock > /dev/null
 
 clean:
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache kontor.egg-info
