@@ -205,8 +205,8 @@ def _holder(lock_file: str) -> str:
 def _read_record(folder: Path) -> _Record | None:
     try:
         raw = json.loads((folder / "server.json").read_text())
-        host = str(raw.get("host", HOST))
-        return _Record(int(raw["port"]), str(raw["digest"]), host, ready=bool(raw.get("ready")))
+        port, digest = int(raw["port"]), str(raw["digest"])  # a list, as a torn record may be, has no such places
+        return _Record(port, digest, str(raw.get("host", HOST)), ready=bool(raw.get("ready")))
     except (OSError, ValueError, KeyError, TypeError):
         return None  # absent or torn: as if there had been no server
 
