@@ -5,13 +5,18 @@ function that uses them. Splink reads the keys that are stored (:mod:`tasks.matc
 forms and spellings are dealt with before. It meets records by other blocks and grades names in steps of their
 Jaro-Winkler likeness; what a field's agreement weighs is what our own comparison gives it, so nothing is trained and
 two runs over the same customers say the same (Fellegi and Sunter 1969: weight = log2(m / u)).
+
+DuckDB works in memory alone: no file, no extension from elsewhere, no folder into which names could spill.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
+from collections import Counter
 from collections.abc import Mapping
+from contextlib import closing
 from typing import Any
 
 from tasks.errors import UsageError
@@ -19,13 +24,22 @@ from tasks.matching.candidates import Pair
 from tasks.matching.score import MODELS, Record, Scored, score_pair
 
 MATCHED_BY = "splink"
-# Of pairs that are one (m) and of all pairs (u): how many have names that alike. Bits: 9, 6, 2 and -6.6.
+MOST_SHARING = 200  # a key that more share says little, and all of them would be compared with each other
+# Of pairs that are one (m) and of all pairs (u): how many have names that alike. Bits: 9, 7.5, 6, 2 and -6.6.
 _NAMES = (
     ("name_l = name_r", 0.70, 0.70 / 2**9),
-    ("jaro_winkler_similarity(name_l, name_r) >= 0.95", 0.15, 0.15 / 2**6),
+    ("jaro_winkler_similarity(name_l, name_r) >= 0.98", 0.06, 0.06 / 2**7.5),
+    ("jaro_winkler_similarity(name_l, name_r) >= 0.95", 0.09, 0.09 / 2**6),
     ("jaro_winkler_similarity(name_l, name_r) >= 0.88", 0.14, 0.14 / 2**2),
 )
-_COLUMNS = ("name", "last_word", "vat", "country")
+_COMPARED = ("name", "vat", "country")
+_KEYS = ("by_vat", "by_name", "by_beginning", "by_last_word")
+_CLOSED = {
+    "enable_external_access": "false",
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "temp_directory": "",
+}
 
 
 def is_installed() -> bool:
@@ -54,12 +68,8 @@ def settings_of() -> dict[str, Any]:
         "link_type": "dedupe_only",
         "unique_id_column_name": "record_id",
         "probability_two_random_records_match": 2**prior / (1 + 2**prior),
-        "blocking_rules_to_generate_predictions": [
-            "l.vat = r.vat",
-            "l.name = r.name",
-            "substr(l.name, 1, 6) = substr(r.name, 1, 6)",
-            "l.last_word = r.last_word and l.country = r.country",
-        ],
+        "retain_matching_columns": False,
+        "blocking_rules_to_generate_predictions": [f"l.{key} = r.{key}" for key in _KEYS],
         "comparisons": [_names(), *(_same_or_not(name, *weights[name]) for name in ("vat", "country"))],
     }
 
@@ -109,18 +119,35 @@ def find_by_splink(records: Mapping[int, Record], threshold: float) -> list[Pair
 
 
 def _predicted(records: Mapping[int, Record], threshold: float) -> list[dict[str, Any]]:
-    import pyarrow as pa
-
     splink: Any = importlib.import_module("splink")
-    rows = [{"record_id": number, **_row(record)} for number, record in sorted(records.items())]
-    columns = [("record_id", pa.int64()), *((name, pa.string()) for name in _COLUMNS)]
-    base = splink.DuckDBAPI()
-    linker = splink.Linker(base.register(pa.Table.from_pylist(rows, schema=pa.schema(columns))), settings_of())
-    found: list[dict[str, Any]] = linker.inference.predict(threshold_match_probability=threshold).as_record_dict()
+    duckdb: Any = importlib.import_module("duckdb")
+    logging.getLogger("splink").setLevel(logging.WARNING)  # it tells the time of each of its steps
+    with closing(duckdb.connect(":memory:", config=_CLOSED)) as connection:
+        base = splink.DuckDBAPI(connection)
+        linker = splink.Linker(base.register(_table(records)), settings_of())
+        found: list[dict[str, Any]] = linker.inference.predict(threshold_match_probability=threshold).as_record_list()
     return found
 
 
-def _row(record: Record) -> dict[str, str | None]:
-    """A customer as Splink reads it; its name's last word stands beside, for meeting by it."""
-    last = (record.get("name") or "").rpartition(" ")[2] or None
-    return {"name": record.get("name"), "last_word": last, "vat": record.get("vat"), "country": record.get("country")}
+def _table(records: Mapping[int, Record]) -> Any:
+    """The customers as Splink reads them: what is compared, and the keys by which they meet."""
+    import pyarrow as pa
+
+    keys = {number: _keys(record) for number, record in sorted(records.items())}
+    shared = Counter((name, key) for mine in keys.values() for name, key in mine.items())
+    rows = [
+        {"record_id": number}
+        | {name: records[number].get(name) or None for name in _COMPARED}
+        | {name: key for name, key in mine.items() if shared[name, key] <= MOST_SHARING}
+        for number, mine in keys.items()
+    ]
+    columns = [("record_id", pa.int64()), *((name, pa.string()) for name in (*_COMPARED, *_KEYS))]
+    return pa.Table.from_pylist(rows, schema=pa.schema(columns))
+
+
+def _keys(record: Record) -> dict[str, str]:
+    """The keys that a customer has: tax number, name, its first six letters, and its last word within the country."""
+    name, country = record.get("name") or "", record.get("country")
+    last = name.rpartition(" ")[2]
+    keys = (record.get("vat"), name, name[:6], f"{country} {last}" if country and last else None)
+    return {kind: key for kind, key in zip(_KEYS, keys, strict=True) if key}

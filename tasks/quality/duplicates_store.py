@@ -16,8 +16,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from tasks.errors import Refused, UsageError
 from tasks.matching.candidates import Pair
 from tasks.matching.keys_store import refresh_keys
-from tasks.matching.score import Record
-from tasks.matching.splink_batch import find_by_splink, require_installed
+from tasks.matching.score import MODELS, Record, Scored, score_pair
+from tasks.matching.splink_batch import MATCHED_BY, find_by_splink, require_installed
 from tasks.matching.store import DuplicateRule, fetch_records, fetch_rules, find_among, find_of
 
 CUSTOMER_ENTITIES = ("contact", "organization")
@@ -51,8 +51,9 @@ def note_duplicates(
         if everything:
             records = fetch_records(connection, entity)
             pairs = find_among(entity, records, rules)
-            if splink and entity == "organization":
-                pairs += _only_by_splink(records, pairs, rules)
+            if entity == "organization":
+                pairs += _only_by_splink(records, pairs, rules) if splink else []
+                pairs += _still_alike(connection, records, pairs, rules, asked_splink=splink)
             _drop_stale(connection, entity, pairs)
         else:
             pairs = find_of(connection, entity, changed[entity], rules)
@@ -65,6 +66,42 @@ def _only_by_splink(records: Mapping[int, Record], pairs: Sequence[Pair], rules:
     least = min((float(rule.threshold) for rule in rules if rule.matched_by == "name"), default=1.0)
     known = {(pair.left, pair.right) for pair in pairs}
     return [pair for pair in find_by_splink(records, least) if (pair.left, pair.right) not in known]
+
+
+def _still_alike(
+    connection: Connection,
+    records: Mapping[int, Record],
+    pairs: Sequence[Pair],
+    rules: Sequence[DuplicateRule],
+    *,
+    asked_splink: bool,
+) -> list[Pair]:
+    """Open pairs of customers that met otherwise than all do here and are as alike as before.
+
+    An import meets names by their trigrams, Splink by keys of its own: what they found waits for a person until its
+    records differ, or until Splink is asked again and finds it no more.
+    """
+    thresholds = {rule.matched_by: float(rule.threshold) for rule in rules if rule.matched_by == "name"}
+    if not asked_splink:
+        thresholds[MATCHED_BY] = _MORE_LIKELY_ONE
+    known = {(pair.left, pair.right) for pair in pairs}
+    fields, prior = MODELS["organization"]
+    kept = []
+    for left, right, matched_by, score in connection.execute(text(_OPEN)):
+        if (left, right) in known or left not in records or right not in records:
+            continue
+        scored = score_pair(records[left], records[right], fields, prior)
+        if any(scored.score >= thresholds[name] for name in matched_by if name in thresholds):
+            by_splink = matched_by == [MATCHED_BY]
+            kept.append(Pair(left, right, Scored(float(score), scored.fields) if by_splink else scored, (*matched_by,)))
+    return kept
+
+
+_MORE_LIKELY_ONE = 0.5
+_OPEN = """
+select left_id, right_id, matched_by, score from ops.duplicate_pairs
+where entity = 'organization' and decision = 'open' order by pair_id
+"""
 
 
 def _keep(connection: Connection, entity: str, pairs: Sequence[Pair], run_id: int | None) -> int:

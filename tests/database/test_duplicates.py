@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from datetime import date, timedelta
@@ -16,6 +17,7 @@ from tasks import database
 from tasks.erasures.keys import key_of
 from tasks.errors import Refused, UsageError
 from tasks.matching.keys_store import refresh_keys
+from tasks.matching.splink_batch import is_installed
 from tasks.matching.store import fetch_rules, find_of
 from tasks.quality.duplicates_store import decide, note_duplicates
 from tasks.quality.merging_store import merge, propose, undo
@@ -25,6 +27,9 @@ from tests.catalogues import full, product
 from tests.ledgers import Books, item, write_csv
 
 DAY = date(2026, 3, 2)
+needs_splink = pytest.mark.skipif(
+    not is_installed(), reason="Splink is not installed here: it is the extra `duplicates`"
+)
 
 FIRMS: list[dict[str, object]] = [
     {
@@ -89,6 +94,61 @@ def test_looking_up_a_few_finds_what_comparing_all_finds(books: Books) -> None:
         few = find_of(connection, "organization", ids, rules)
         many = find_of(connection, "organization", ids * 100, rules)
     assert [(p.left, p.right, p.scored) for p in few] == [(p.left, p.right, p.scored) for p in many]
+
+
+@pytest.fixture
+def misspelt(books: Books, tmp_path: Path) -> Books:
+    """Beside them a firm whose rarer word is spelt in two ways: comparing all does not meet it, a look-up does."""
+    rows = [{"customer_number": number, "name": f"{word} Vitosha AD", "country": "BG"}
+            for number, word in (("5", "Kompania"), ("6", "Kompanica"))]  # fmt: skip
+    books.take_in(write_csv(tmp_path / "misspelt.csv", [*FIRMS, *rows]), "organizations", DAY)
+    return books
+
+
+def _by(books: Books, way: str) -> list[dict[str, Any]]:
+    return [pair for pair in books.read(_PAIRS) if pair["matched_by"] == [way] and pair["left_number"] == "5"]
+
+
+@needs_splink
+def test_what_splink_alone_finds_is_added_and_waits_for_a_person(misspelt: Books) -> None:
+    """With Splink a pair stands beside ours that we do not meet; it outlives runs without Splink, not another name."""
+
+    def compare(*, splink: bool) -> dict[str, int]:
+        with misspelt.engine.begin() as connection:
+            return note_duplicates(
+                connection, None, DAY, everything=True, entities=("organization",), splink=splink
+            )  # fmt: skip
+
+    assert compare(splink=False) == {"duplicate_organizations": 1}
+    assert compare(splink=True) == {"duplicate_organizations": 1}
+    [pair] = _by(misspelt, "splink")
+    assert (pair["right_number"], pair["fields"].keys()) == ("6", {"name", "country"})
+    assert compare(splink=False) == compare(splink=True) == {"duplicate_organizations": 0}
+    assert _by(misspelt, "splink") == [pair]
+    with misspelt.engine.begin() as connection:
+        connection.execute(text("update crm.organizations set name = 'Rila Transport' where customer_number = '6'"))
+    assert compare(splink=False) == {"duplicate_organizations": 0}
+    assert _by(misspelt, "splink") == []
+
+
+def test_what_an_import_met_by_letters_outlives_comparing_all(misspelt: Books) -> None:
+    """A look-up meets two spellings by their trigrams; the weekly run, which does not, leaves the pair to a person."""
+    assert _note(misspelt)["duplicate_organizations"] == 2
+    [pair] = _by(misspelt, "name")
+    assert _note(misspelt, everything=True)["duplicate_organizations"] == 0
+    assert _by(misspelt, "name") == [pair]
+    with misspelt.engine.begin() as connection:
+        connection.execute(text("update crm.organizations set name = 'Rila Transport' where customer_number = '6'"))
+    _note(misspelt, everything=True)
+    assert _by(misspelt, "name") == []
+
+
+def test_without_splink_nothing_is_compared(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks for a package that is not there is refused before anything is written."""
+    monkeypatch.setitem(sys.modules, "splink", None)
+    with pytest.raises(UsageError, match="not installed"), books.engine.begin() as connection:
+        note_duplicates(connection, None, DAY, everything=True, splink=True)
+    assert books.read(_PAIRS) == []
 
 
 def test_contacts_are_compared_within_their_customer(books: Books, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from itertools import combinations
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from tasks.matching.keys import (
     without_legal_form,
 )
 from tasks.matching.score import ORGANIZATION, ORGANIZATION_PRIOR, Record, score_pair
-from tasks.matching.splink_batch import find_by_splink, is_installed, settings_of
+from tasks.matching.splink_batch import MOST_SHARING, find_by_splink, is_installed, settings_of
 from tests.conftest import CAMPAIGN_FACTOR
 from tests.truth_sets import febrl3, reach, restaurants
 
@@ -204,6 +205,11 @@ def test_a_trade_item_number_gets_its_zeros_back_or_has_no_key() -> None:
 # --- Splink -----------------------------------------------------------------------------------------------------------
 
 
+needs_splink = pytest.mark.skipif(
+    not is_installed(), reason="Splink is not installed here: it is the extra `duplicates`"
+)
+
+
 def test_splink_weighs_fields_as_the_own_comparison_does() -> None:
     """Of every comparison m and u sum up to 1, and a field that agrees or not weighs its bits."""
     weights = {field.name: field for field in ORGANIZATION}
@@ -219,7 +225,13 @@ def test_splink_weighs_fields_as_the_own_comparison_does() -> None:
         assert bits[-1] == pytest.approx(field.differ, abs=0.5)
 
 
-@pytest.mark.skipif(is_installed(), reason="the extra is installed")
+@pytest.fixture
+def without_splink(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installation without the extra: Python is told that there is no such package."""
+    monkeypatch.setitem(sys.modules, "splink", None)
+
+
+@pytest.mark.usefixtures("without_splink")
 def test_without_the_extra_splink_is_refused_with_what_to_install() -> None:
     """Nothing is compared in its stead: whoever asks for Splink is told."""
     with pytest.raises(UsageError, match="not installed") as told:
@@ -227,11 +239,23 @@ def test_without_the_extra_splink_is_refused_with_what_to_install() -> None:
     assert "duplicates" in str(told.value.hint)
 
 
-@pytest.mark.skipif(not is_installed(), reason="Splink is not installed here: it is the extra `duplicates`")
+@needs_splink
 def test_splink_finds_what_is_spelt_otherwise() -> None:
-    """One firm in two spellings is found with its probability and our evidence; two firms are not."""
+    """One firm in two spellings is found with the bits its fields have here, and our evidence; two firms are not."""
     names = {1: "vitosha distributsiya", 2: "vitosha distribucia", 3: "nordlys", 4: "sydlys shipping"}
     records: dict[int, Record] = {number: {"name": name, "country": "BG"} for number, name in names.items()}
     [pair] = find_by_splink(records, 0.5)
     assert (pair.left, pair.right, pair.matched_by) == (1, 2, ("splink",))
+    assert pair.scored.score == pytest.approx(2**2.5 / (1 + 2**2.5))  # names 6, country 0.5, to begin with -4
     assert set(pair.scored.fields) == {"name", "country"}
+    assert find_by_splink(records, 0.9) == find_by_splink({}, 0.5) == []
+
+
+@needs_splink
+def test_splink_passes_over_a_key_that_very_many_share() -> None:
+    """One name and country of more customers than a key may have is no reason to compare them; a tax number is one."""
+    many: dict[int, Record] = {n: {"name": "cash sale", "country": "BG"} for n in range(MOST_SHARING + 1)}
+    assert find_by_splink(many, 0.5) == []
+    taxed = {n: {**record, "vat": f"BG{n // 2}"} for n, record in many.items()}
+    found = find_by_splink(taxed, 0.5)
+    assert {(pair.left, pair.right) for pair in found} == {(n, n + 1) for n in range(0, MOST_SHARING, 2)}
