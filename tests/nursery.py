@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -127,7 +127,8 @@ class Nursery:
     def close(self) -> None:
         """End the nursery and whatever child is left."""
         for child in psutil.Process(self._process.pid).children():
-            child.kill()
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
         if self._process.stdin is not None:
             self._process.stdin.close()
         self._process.wait(timeout=20)

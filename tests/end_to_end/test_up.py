@@ -13,6 +13,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -145,7 +146,8 @@ def test_what_a_killed_worker_leaves_is_closed_and_done_again(home: Path, tmp_pa
         _until("its heartbeat", lambda: _heartbeats(home, _runs(home, "payment_sync")[0][0]))
         worker = psutil.Process(_companions(supervisor)["worker"])
         for process in [worker, *worker.children(recursive=True)]:
-            process.kill()
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         connection.rollback()
     [(run, _, _)] = _runs(home, "payment_sync")
     _until("the end of the zombie", lambda: _prefect_state(home, run) == "CRASHED", 240)
