@@ -121,10 +121,10 @@ def find_by_splink(records: Mapping[int, Record], threshold: float) -> list[Pair
 def _predicted(records: Mapping[int, Record], threshold: float) -> list[dict[str, Any]]:
     splink: Any = importlib.import_module("splink")
     duckdb: Any = importlib.import_module("duckdb")
-    logging.getLogger("splink").setLevel(logging.WARNING)  # it tells the time of each of its steps
+    logging.getLogger("splink").setLevel(logging.WARNING)  # else it tells the time of each of its steps
     with closing(duckdb.connect(":memory:", config=_CLOSED)) as connection:
         base = splink.DuckDBAPI(connection)
-        linker = splink.Linker(base.register(_table(records)), settings_of())
+        linker = splink.Linker(base.register(_table(records)), settings_of(), log_level=None)
         found: list[dict[str, Any]] = linker.inference.predict(threshold_match_probability=threshold).as_record_list()
     return found
 

@@ -3,7 +3,9 @@
 First the truth sets, each with its settings: precision, recall and F1 of the pairs more likely one than two. Then
 made-up customers of whom one in fifty stands twice, in capitals without a legal form, in another order, or with two
 letters swapped: making their keys and comparing all of them at once, and looking one up by index as an import does.
-The truth sets are read from ``KONTOR_REAL_DATA`` (default ``../shared/data``).
+The truth sets are read from ``KONTOR_REAL_DATA`` (default ``../shared/data``). Where the extra ``duplicates`` is
+installed, Splink stands beside: trained by itself on the truth sets, and with our weights, as ``--splink`` asks it, on
+the customers.
 
 Run with ``.venv/bin/python -m tests.benchmarks.bench_duplicates [CUSTOMERS]`` (default 100,000).
 It starts an embedded database of its own under a temporary folder and removes it.
@@ -15,6 +17,7 @@ import os
 import random
 import sys
 import time
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 
@@ -22,13 +25,18 @@ from sqlalchemy import Connection, text
 
 from configs.settings import PROJECT_ROOT
 from tasks.database import OWNER, engine_for
+from tasks.matching.candidates import Pair
 from tasks.matching.keys_store import refresh_keys
+from tasks.matching.score import Record
+from tasks.matching.splink_batch import find_by_splink, is_installed
 from tasks.matching.store import fetch_records, fetch_rules, find_among, find_of
+from tests.benchmarks.splink_peer import reach_by_splink
 from tests.benchmarks.working import machine, own_server, show
-from tests.truth_sets import fake_1000, febrl3, reach, restaurants
+from tests.truth_sets import Reached, TruthSet, fake_1000, febrl3, reach, restaurants
 
 DAY = date(2026, 6, 15)
 _PROBES = 200
+_THRESHOLD = 0.92  # of the rule of names that a new installation has
 _SYLLABLES = [consonant + vowel for consonant in "bdklmnrstv" for vowel in "aeio"]
 _FORMS = ("AS", "EOOD", "Sp. z o.o.", "AB", "GmbH", "Ltd")
 _SPELLINGS = ("capitals without a form", "words in another order", "two letters swapped")
@@ -77,15 +85,45 @@ def _fill(connection: Connection, names: list[str]) -> None:
 def _truth(folder: Path) -> None:
     lines = []
     for truth_set in (febrl3(folder), restaurants(folder), fake_1000(folder)):
-        began = time.perf_counter()
-        found = reach(truth_set)
-        took = time.perf_counter() - began
         settings = f"prior {truth_set.prior:+.0f}; " + ", ".join(
             f"{field.name} {field.agree:+g}/{field.differ:+g}" for field in truth_set.fields
         )
-        figures = (f"{found.precision:.4f}", f"{found.recall:.4f}", f"{found.f1:.4f}", f"{took:.1f}")
-        lines.append((truth_set.name, len(truth_set.truth), *figures, settings))
-    show("Truth sets", ("set", "true pairs", "precision", "recall", "F1", "seconds", "bits for and against"), lines)
+        lines.append(_line(truth_set, truth_set.name, reach, settings))
+        if is_installed():
+            lines.append(_line(truth_set, f"{truth_set.name}, Splink", reach_by_splink, "trained by itself"))
+    told = [line for line in lines if line]
+    show("Truth sets", ("set", "true pairs", "precision", "recall", "F1", "seconds", "bits for and against"), told)
+
+
+def _line(
+    truth_set: TruthSet, name: str, find: Callable[[TruthSet], Reached | None], settings: str
+) -> Sequence[object]:
+    began = time.perf_counter()
+    found = find(truth_set)
+    if found is None:
+        return ()
+    took = time.perf_counter() - began
+    figures = (f"{found.precision:.4f}", f"{found.recall:.4f}", f"{found.f1:.4f}", f"{took:.1f}")
+    return (name, len(truth_set.truth), *figures, settings)
+
+
+def _by_splink(records: Mapping[int, Record], pairs: Sequence[Pair], apart: int, twice: int) -> list[tuple[str, str]]:
+    """What Splink finds among the customers with our weights, and what of it we do not; nothing without the extra.
+
+    Of two customers that are one the numbers lie ``apart`` from each other.
+    """
+    if not is_installed():
+        return []
+    began = time.perf_counter()
+    found = find_by_splink(records, _THRESHOLD)
+    took = time.perf_counter() - began
+    right = sum(pair.right - pair.left == apart for pair in found)
+    known = {(pair.left, pair.right) for pair in pairs}
+    return [
+        ("Splink: comparing all", f"{took:.1f} s"),
+        ("Splink: precision; recall", f"{right / max(len(found), 1):.4f}; {right / twice:.4f}"),
+        ("Splink: pairs that we do not find", str(sum((pair.left, pair.right) not in known for pair in found))),
+    ]
 
 
 def main(customers: int) -> None:
@@ -101,7 +139,8 @@ def main(customers: int) -> None:
         connection.exec_driver_sql("analyze crm.organization_keys")
         rules = fetch_rules(connection, "organization", DAY)
         began = time.perf_counter()
-        pairs = find_among("organization", fetch_records(connection, "organization"), rules)
+        records = fetch_records(connection, "organization")
+        pairs = find_among("organization", records, rules)
         compared, worked = time.perf_counter() - began, time.process_time() - worked
         probes = []
         for number in random.Random(1).sample(ids, min(_PROBES, len(ids))):
@@ -121,6 +160,7 @@ def main(customers: int) -> None:
             ("precision", f"{right / max(len(pairs), 1):.4f}"),
             ("recall", f"{right / twice:.4f}"),
             ("looking one up, p95", f"{slow * 1000:.1f} ms"),
+            *_by_splink(records, pairs, customers - twice, twice),
         ),
     )
 

@@ -1,8 +1,9 @@
-"""Twenty rules over a table of invoices: our pass, one hand-written statement, and Great Expectations, taking turns.
+"""Twenty rules over a table of invoices: our pass, one hand-written statement, and two peers, taking turns.
 
-All three find every failing row with its reason or key. The hand-written statement has the same twenty conditions and
+Three find every failing row with its reason or key. The hand-written statement has the same twenty conditions and
 writes keys and reasons into a temporary table, as ours does; Great Expectations runs the suite that our contract
-compiles to, with its complete result and the key's column named. One row in fifty breaks something.
+compiles to, with its complete result and the key's column named. Soda Core, where it can be imported, counts all and
+names a few (:mod:`tests.benchmarks.soda_peer`). One row in fifty breaks something.
 
 Run with ``.venv/bin/python -m tests.benchmarks.bench_quality [ROWS] [ROUNDS]`` (default 1,000,000 and 3).
 It starts an embedded database of its own under a temporary folder and removes it.
@@ -24,6 +25,7 @@ from tasks.database import FLOWS, OWNER, database_url, engine_for
 from tasks.quality.checks_store import check_table, create_failing
 from tasks.quality.contracts import Rule, TableContract
 from tasks.quality.second_opinion import ask
+from tests.benchmarks.soda_peer import ask_soda, is_there, keep_silent
 from tests.benchmarks.working import Clock, machine, own_server, show
 
 DAY = date(2026, 6, 15)
@@ -140,7 +142,7 @@ def _by_hand(connection: Connection) -> int:
 
 
 def main(rows: int, rounds: int) -> None:
-    """Fill the table, let the three take turns, and print the ratios."""
+    """Fill the table, let all take turns, and print the ratios."""
     print(machine())
     clock = Clock()
     with own_server() as settings:
@@ -158,6 +160,9 @@ def main(rows: int, rounds: int) -> None:
         began = time.perf_counter()
         ask(url, FLOWS, replace(CONTRACT, rules=RULES[:1]), DAY)
         print(f"Great Expectations: import and first context {time.perf_counter() - began:.1f} s, not counted below")
+        if is_there():
+            keep_silent(settings)
+            ask_soda(settings, replace(CONTRACT, rules=RULES[:1]))
         counts: dict[str, int] = {}
         for _ in range(rounds):
             with engine_for(settings).connect() as connection:
@@ -167,6 +172,8 @@ def main(rows: int, rounds: int) -> None:
                 connection.rollback()
             answers = clock.measure("Great Expectations", lambda: ask(url, FLOWS, CONTRACT, DAY, key="invoice_id"))
             counts["Great Expectations"] = sum(answer.failing or 0 for answer in answers)
+            if is_there():
+                counts["Soda Core"] = sum(clock.measure("Soda Core", lambda: ask_soda(settings, CONTRACT)).values())
     floor = clock.least("by hand")
     lines = [
         (name, f"{clock.least(name):.2f}", f"{clock.least(name) / floor:.2f}", f"{counts[name]:,}")

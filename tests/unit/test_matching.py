@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 from itertools import combinations
@@ -240,8 +241,9 @@ def test_without_the_extra_splink_is_refused_with_what_to_install() -> None:
 
 
 @needs_splink
-def test_splink_finds_what_is_spelt_otherwise() -> None:
+def test_splink_finds_what_is_spelt_otherwise(caplog: pytest.LogCaptureFixture) -> None:
     """One firm in two spellings is found with the bits its fields have here, and our evidence; two firms are not."""
+    caplog.set_level(logging.INFO)
     names = {1: "vitosha distributsiya", 2: "vitosha distribucia", 3: "nordlys", 4: "sydlys shipping"}
     records: dict[int, Record] = {number: {"name": name, "country": "BG"} for number, name in names.items()}
     [pair] = find_by_splink(records, 0.5)
@@ -249,6 +251,7 @@ def test_splink_finds_what_is_spelt_otherwise() -> None:
     assert pair.scored.score == pytest.approx(2**2.5 / (1 + 2**2.5))  # names 6, country 0.5, to begin with -4
     assert set(pair.scored.fields) == {"name", "country"}
     assert find_by_splink(records, 0.9) == find_by_splink({}, 0.5) == []
+    assert caplog.records == []  # what it tells of its steps is nothing for a run's log
 
 
 @needs_splink
