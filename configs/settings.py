@@ -6,6 +6,8 @@ have its own. Secrets are ``SecretStr`` and are not printed.
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -31,6 +33,19 @@ def _known_mail_mode(mode: str) -> str:
     if mode in ("hold", "live") or (address != mode and "@" in address):
         return mode
     raise ValueError(f"{mode!r} is not a mail mode; expected hold, live or redirect:<address>")
+
+
+def _reachable_dask(address: str | None) -> str | None:
+    # What is sent there is code to whoever listens, and settings with their secrets: never in clear over a network.
+    if address is None or address == "local" or re.fullmatch(_DASK_ADDRESS, address):
+        return address
+    raise ValueError(
+        "this is no way to Dask; expected local, tls://<host>:<port>, or tcp://127.0.0.1:<port> for a scheduler"
+        " of this machine"
+    )
+
+
+_DASK_ADDRESS = r"tls://[^@/\s]+:\d+|tcp://(127\.\d+\.\d+\.\d+|localhost|\[::1\]):\d+"
 
 
 class Settings(BaseSettings):
@@ -59,7 +74,12 @@ class Settings(BaseSettings):
         default=1,
         ge=1,
         le=64,
-        description="Processes over which a heavy step, such as sending mails, may share its work.",
+        description="Shares, each a process, into which a heavy step, such as sending mails, may divide its work.",
+    )
+    dask: Annotated[str | None, AfterValidator(_reachable_dask)] = Field(
+        default=None,
+        description="Who takes those shares instead of processes: Dask's scheduler at tls://<host>:<port>, one of this"
+        " machine at tcp://127.0.0.1:<port>, or local: workers started for the step; none: processes.",
     )
     start_timeout_seconds: float = Field(
         default=120.0, gt=0, le=86_400, description="How long to wait for the embedded database to start or recover."
@@ -172,6 +192,13 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return value.expanduser().resolve() if value is not None else None
+
+    @property
+    def shares(self) -> int:
+        """How many shares heavy work has, the run's own among them; with Dask alone two at least, one a processor."""
+        if self.dask is None or "processes" in self.model_fields_set:
+            return self.processes
+        return max(2, os.cpu_count() or 1)
 
     @property
     def inbox_path(self) -> Path:

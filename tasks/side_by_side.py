@@ -1,9 +1,10 @@
-"""Heavy work shared out over processes of this machine, by one setting (``KONTOR_PROCESSES``).
+"""Heavy work shared out: over processes of this machine (``KONTOR_PROCESSES``) or workers of Dask (``KONTOR_DASK``).
 
-A share is a function of a module with arguments that pickle; it runs in a process of its own that has loaded only what
-that function needs, and its result or its error comes back. The process dies with the one that started it (the kernel
-sees to that on Linux), so that killing a run kills all of it. What keeps shares out of each other's way is their own
-matter: rows that are locked, or ids that are divided.
+:func:`sharing_out` is the one place that knows which; who shares out asks it for helpers. A share is a function of a
+module with arguments that pickle; it runs in a process of its own that has loaded only what that function needs, and
+its result or its error comes back. A process dies with the one that started it (the kernel sees to that on Linux), so
+that killing a run kills all of it. What keeps shares out of each other's way is their own matter: rows that are locked,
+or ids that are divided.
 """
 
 from __future__ import annotations
@@ -15,25 +16,71 @@ import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, ParamSpec, TypeVar, cast
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast
 
 from sqlalchemy.exc import DBAPIError
 
+from configs.settings import Settings
 from tasks.errors import DependencyDown, KontorError
 
 P = ParamSpec("P")
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 _ROOT = Path(__file__).resolve().parents[1]
 _PR_SET_PDEATHSIG = 1
 
 
+class Share(Protocol[R_co]):
+    """Work under way elsewhere."""
+
+    def result(self) -> R_co:
+        """Wait for its end and return what it returned.
+
+        Raises:
+            DependencyDown: who did it was killed before it could say how it ended.
+            KontorError, DBAPIError: as the work raised it.
+        """
+
+    def give_up(self) -> None:
+        """Nobody waits for it any more; harmless after its end."""
+
+
+class Helpers(Protocol):
+    """Who takes shares."""
+
+    def start(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Share[R]:
+        """Begin the work elsewhere; ``work`` is a function that a module holds under its own name."""
+
+
+@contextmanager
+def sharing_out(settings: Settings) -> Iterator[Helpers]:
+    """Who takes shares during a ``with`` block, as the settings say; call it only where there are shares.
+
+    Raises:
+        UsageError: Dask is asked for and not installed.
+    """
+    if settings.dask is None:
+        yield _Processes()
+        return
+    from tasks.dask_shares import reach_dask  # takes seconds to import, and is an extra
+
+    with reach_dask(settings.dask, settings.shares - 1) as helpers:
+        yield helpers
+
+
+class _Processes:
+    def start(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Share[R]:
+        return start_share(work, *args, **kwargs)
+
+
 @dataclass(frozen=True)
-class Share(Generic[R]):
+class ProcessShare(Generic[R]):
     """Work under way in another process."""
 
     process: subprocess.Popen[bytes]
@@ -56,8 +103,13 @@ class Share(Generic[R]):
             raise error
         return cast(R, result)
 
+    def give_up(self) -> None:
+        """End the process and wait for its end."""
+        self.process.kill()
+        self.process.wait()
 
-def start_share(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Share[R]:
+
+def start_share(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> ProcessShare[R]:
     """Begin the work in a process of its own; ``work`` is a function that a module holds under its own name."""
     path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
     process = subprocess.Popen(
@@ -72,7 +124,7 @@ def start_share(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Shar
     pickle.dump((work, args, kwargs), process.stdin)
     process.stdin.close()
     process.stdin = None
-    return Share(process)
+    return ProcessShare(process)
 
 
 def main() -> int:

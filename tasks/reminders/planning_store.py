@@ -1,12 +1,13 @@
-"""Reads a day's facts and decides about them in one snapshot of the database, in several processes where told to.
+"""Reads a day's facts and decides about them in one snapshot of the database, by several helpers where told to.
 
-Each process decides about customers of its own. What helps only reads, so that it may be killed at any moment: its
+Each decides about customers of its own. What helps only reads, so that it may be killed at any moment: its
 share is then decided about here. A plan is the same however many there are.
 """
 
 from __future__ import annotations
 
 import gc
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,7 +25,7 @@ from tasks.reminders.facts_store import fetch_customers, fetch_freshness, scope_
 from tasks.reminders.plan import Decision, plan_reminders
 from tasks.reminders.rulebook import RuleBook
 from tasks.reminders.rules_store import fetch_rulebook
-from tasks.side_by_side import start_share
+from tasks.side_by_side import sharing_out
 
 # Below this a second process takes longer to begin than it spares.
 _WORTH_SHARING = 20_000
@@ -49,24 +50,25 @@ def draft_day(
     """The decisions of a day about all customers, ready to be kept; nothing is.
 
     ``connection`` stands in a transaction that reads one snapshot (REPEATABLE READ). From ``worth_sharing`` customers
-    on as many processes decide as the settings allow, all of them in that snapshot.
+    on as many helpers decide as the settings allow, all of them in that snapshot.
     """
-    own, *others = _bounds(connection, settings.processes, worth_sharing)
+    own, *others = _bounds(connection, settings.shares, worth_sharing)
     if not others:
         return draft_share(connection, as_of)
     snapshot = str(connection.scalar(text("select pg_export_snapshot()")))
-    shares = [(start_share(draft_apart, settings, snapshot, as_of, *bound), bound) for bound in others]
-    try:
-        draft = draft_share(connection, as_of, *own)
-        for share, bound in shares:
-            try:
-                draft.extend(share.result())
-            except DependencyDown:  # killed: nothing of it is lost but time
-                draft.extend(draft_share(connection, as_of, *bound))
-    finally:
-        for share, _ in shares:
-            share.process.kill()
-            share.process.wait()
+    with sharing_out(settings) as helpers:
+        shares = [(helpers.start(draft_apart, settings, snapshot, as_of, *bound), bound) for bound in others]
+        try:
+            draft = draft_share(connection, as_of, *own)
+            for share, bound in shares:
+                try:
+                    draft.extend(share.result())
+                except DependencyDown as lost:  # killed: nothing of it is lost but time
+                    logging.getLogger("kontor").warning("share_lost %s", lost)
+                    draft.extend(draft_share(connection, as_of, *bound))
+        finally:
+            for share, _ in shares:
+                share.give_up()
     return draft
 
 
@@ -100,11 +102,11 @@ def _decide(
     return plan_reminders(customers, rules, Calendar(), as_of, fetch_freshness(connection, as_of))
 
 
-def _bounds(connection: Connection, processes: int, worth_sharing: int) -> list[tuple[int, int]]:
+def _bounds(connection: Connection, shares: int, worth_sharing: int) -> list[tuple[int, int]]:
     """The lowest and highest id of each share; the first is a little larger, because the others begin later."""
-    if processes == 1:
+    if shares == 1:
         return [(0, _HIGHEST)]
-    parts = [(place + 0.06) / (processes + 0.06) for place in range(1, processes)]
+    parts = [(place + 0.06) / (shares + 0.06) for place in range(1, shares)]
     count, edges = connection.execute(text(_EDGES), {"parts": parts}).one()
     if count < worth_sharing:
         return [(0, _HIGHEST)]

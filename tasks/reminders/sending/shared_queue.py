@@ -18,7 +18,7 @@ from tasks.errors import KontorError
 from tasks.reminders.sending.delivery import Sent, send_queue
 from tasks.reminders.sending.outbox_store import count_queued
 from tasks.reminders.sending.queue_store import Claim
-from tasks.side_by_side import start_share
+from tasks.side_by_side import sharing_out
 
 WORTH_A_PROCESS = 300  # mails; a process needs as long to begin as to send so many
 
@@ -39,26 +39,30 @@ def send_shared(
         The first error of any of them, after all have ended; what each did is written down.
     """
     options: dict[str, Any] = {"day": day, "any_hour": any_hour, "past_run": past_run, "data_day": data_day}
-    others = [start_share(send_share, settings, claim, **options) for _ in range(_helpers(engine, settings))]
+    count = _helpers(engine, settings)
+    if not count:
+        return send_queue(engine, settings, claim, clock=_now, **options)
     errors: list[KontorError | DBAPIError] = []
     total = Sent()
-    for send in (lambda: send_queue(engine, settings, claim, clock=_now, **options), *(o.result for o in others)):
-        try:
-            total = total + send()
-        except (KontorError, DBAPIError) as error:
-            errors.append(error)
+    with sharing_out(settings) as helpers:
+        others = [helpers.start(send_share, settings, claim, **options) for _ in range(count)]
+        for send in (lambda: send_queue(engine, settings, claim, clock=_now, **options), *(o.result for o in others)):
+            try:
+                total = total + send()
+            except (KontorError, DBAPIError) as error:
+                errors.append(error)
     if errors:
         raise errors[0]
     return total
 
 
 def _helpers(engine: Engine, settings: Settings) -> int:
-    """How many processes beside this one."""
-    if settings.processes == 1:
+    """How many beside this process."""
+    if settings.shares == 1:
         return 0
     with engine.connect() as connection:
         mails = count_queued(connection)
-    return max(0, min(settings.processes, mails // WORTH_A_PROCESS) - 1)
+    return max(0, min(settings.shares, mails // WORTH_A_PROCESS) - 1)
 
 
 def send_share(

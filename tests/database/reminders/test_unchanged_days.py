@@ -15,13 +15,14 @@ from sqlalchemy import Connection, text
 from configs.settings import Settings
 from tasks import ledger
 from tasks.database import OWNER, engine_for
-from tasks.reminders import facts_store
+from tasks.reminders import facts_store, planning_store
 from tasks.reminders.day_state_store import FACT_TABLES, PARTLY, DayState, fetch_state, fetch_unchanged, keep_state
 from tasks.reminders.drafts import DraftPlan
 from tasks.reminders.plan_store import save_plan
 from tasks.reminders.planning_store import draft_day
 from tasks.reminders.rulebook import RULE_TABLES
 from tests.conftest import CAMPAIGN_FACTOR
+from tests.dask_cluster import a_cluster, die
 from tests.ledgers import Books, item, write_csv
 
 DAY = date(2012, 6, 4)  # a Monday
@@ -110,9 +111,9 @@ def change(books: Books, statement: str) -> None:
         connection.execute(text(_RELEASE))
 
 
-def look(books: Books, day: date, *, processes: int = 1) -> tuple[DayState, DraftPlan]:
+def look(books: Books, day: date, *, processes: int = 1, dask: str | None = None) -> tuple[DayState, DraftPlan]:
     """The state of a day and what would be decided on it, in one snapshot."""
-    settings = books.settings.model_copy(update={"processes": processes})
+    settings = books.settings.model_copy(update={"processes": processes, "dask": dask})
     with books.engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection, connection.begin():
         return fetch_state(connection, day), draft_day(connection, day, settings, worth_sharing=0)
 
@@ -221,3 +222,33 @@ def test_helpers_make_no_difference_and_neither_does_losing_them(
         assert b"".join(draft.decisions) == b"".join(alone.decisions)
         assert b"".join(draft.items) == b"".join(alone.items)
         assert draft.reasons == alone.reasons
+
+
+def test_workers_of_dask_make_no_difference(books: Books) -> None:
+    """What a scheduler's workers decide is what one process decides, in blocks of their own."""
+    alone = look(books, DAY)[1]
+    with a_cluster() as address:
+        together = look(books, DAY, processes=3, dask=address)[1]
+    assert len(together.decisions) == 3
+    _assert_same(together, alone)
+
+
+@pytest.mark.campaign
+def test_workers_of_a_cluster_of_its_own_make_no_difference_and_neither_does_killing_one(
+    books: Books, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Processes started for the step decide the same; one that is killed is told of, and its share decided here."""
+    alone = look(books, DAY)[1]
+    _assert_same(look(books, DAY, processes=2, dask="local")[1], alone)
+    monkeypatch.setattr(planning_store, "draft_apart", die)
+    bereft = look(books, DAY, processes=2, dask="local")[1]
+    assert len(bereft.decisions) == 2
+    _assert_same(bereft, alone)
+    assert "share_lost A worker of Dask's" in caplog.text
+
+
+def _assert_same(draft: DraftPlan, alone: DraftPlan) -> None:
+    assert alone.decisions
+    assert b"".join(draft.decisions) == b"".join(alone.decisions)
+    assert b"".join(draft.items) == b"".join(alone.items)
+    assert draft.reasons == alone.reasons
