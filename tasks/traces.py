@@ -2,7 +2,8 @@
 
 Prefect brings OpenTelemetry's interface alone, which collects nothing. ``KONTOR_TRACES_URL`` names a collector that
 speaks OTLP over HTTP; sending there takes the packages of the extra ``traces``. Spans carry names of flows and steps,
-ids, states and times, as Prefect's own records do, and no customer.
+ids, states and times, as Prefect's own records do, and no customer. They leave every few seconds and at the process's
+end, by a thread beside the work; a collector that does not answer costs spans and a second or two at the end.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ _SENDING = (
     "opentelemetry.sdk.trace",
     "opentelemetry.sdk.trace.export",
 )
+
+
+_SEND_SECONDS = 1.0  # for a batch, tries included
+_BATCH = 512  # spans; twice as many may wait, so that a collector that is away delays the end by three batches at most
 
 
 def missing_packages() -> list[str]:
@@ -52,6 +57,10 @@ def begin_tracing(settings: Settings) -> bool:
     trace, exporter, resources, sdk, export = map(import_module, (*_INTERFACE, *_SENDING))
     provider = sdk.TracerProvider(resource=resources.Resource.create({"service.name": "kontor"}))
     url = f"{settings.traces_url.rstrip('/')}/v1/traces"
-    provider.add_span_processor(export.BatchSpanProcessor(exporter.OTLPSpanExporter(endpoint=url)))
+    sender = exporter.OTLPSpanExporter(endpoint=url, timeout=_SEND_SECONDS)
+    # The provider sends what is left when the process ends.
+    provider.add_span_processor(
+        export.BatchSpanProcessor(sender, max_queue_size=2 * _BATCH, max_export_batch_size=_BATCH)
+    )
     trace.set_tracer_provider(provider)
     return True

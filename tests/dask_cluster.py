@@ -23,7 +23,7 @@ def a_cluster(workers: int = 2) -> Iterator[str]:
         "dashboard_address": "127.0.0.1:0",
         "memory_limit": 0,
     }
-    with LocalCluster(**options) as cluster:
+    with LocalCluster(**options) as cluster:  # type: ignore[no-untyped-call]
         yield str(cluster.scheduler_address)
 
 
