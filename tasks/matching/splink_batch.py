@@ -34,7 +34,7 @@ _NAMES = (
 )
 _COMPARED = ("name", "vat", "country")
 _KEYS = ("by_vat", "by_name", "by_beginning", "by_last_word")
-_CLOSED = {
+CLOSED: dict[str, Any] = {
     "enable_external_access": "false",
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
@@ -122,7 +122,7 @@ def _predicted(records: Mapping[int, Record], threshold: float) -> list[dict[str
     splink: Any = importlib.import_module("splink")
     duckdb: Any = importlib.import_module("duckdb")
     logging.getLogger("splink").setLevel(logging.WARNING)  # else it tells the time of each of its steps
-    with closing(duckdb.connect(":memory:", config=_CLOSED)) as connection:
+    with closing(duckdb.connect(":memory:", config=CLOSED)) as connection:
         base = splink.DuckDBAPI(connection)
         linker = splink.Linker(base.register(_table(records)), settings_of(), log_level=None)
         found: list[dict[str, Any]] = linker.inference.predict(threshold_match_probability=threshold).as_record_list()

@@ -26,7 +26,7 @@ from tasks.matching.keys import (
     without_legal_form,
 )
 from tasks.matching.score import ORGANIZATION, ORGANIZATION_PRIOR, Record, score_pair
-from tasks.matching.splink_batch import MOST_SHARING, find_by_splink, is_installed, settings_of
+from tasks.matching.splink_batch import CLOSED, MOST_SHARING, find_by_splink, is_installed, settings_of
 from tests.conftest import CAMPAIGN_FACTOR
 from tests.truth_sets import febrl3, reach, restaurants
 
@@ -262,3 +262,22 @@ def test_splink_passes_over_a_key_that_very_many_share() -> None:
     taxed = {n: {**record, "vat": f"BG{n // 2}"} for n, record in many.items()}
     found = find_by_splink(taxed, 0.5)
     assert {(pair.left, pair.right) for pair in found} == {(n, n + 1) for n in range(0, MOST_SHARING, 2)}
+
+
+@needs_splink
+def test_the_database_of_splink_reaches_no_file_and_no_network(tmp_path: Path) -> None:
+    """It reads and writes nothing but what it is given, fetches no extension, and cannot be talked out of it."""
+    import duckdb
+
+    (tmp_path / "names.csv").write_text("name\nAnna\n", encoding="utf-8")
+    with duckdb.connect(":memory:", config=CLOSED) as connection:
+        for statement in (
+            f"select * from '{tmp_path}/names.csv'",
+            f"copy (select 1) to '{tmp_path}/out.csv'",
+            "install httpfs",
+            "set enable_external_access = true",
+        ):
+            with pytest.raises(duckdb.Error, match=r"disabled|Cannot enable"):
+                connection.execute(statement)
+        assert connection.execute("select current_setting('temp_directory')").fetchone() == ("",)
+    assert [path.name for path in tmp_path.iterdir()] == ["names.csv"]
