@@ -119,24 +119,25 @@ class DaskShare(Generic[R]):
 
         Raises:
             DependencyDown: its worker or the scheduler went before it could say how it ended.
-            UsageError: the worker knows nothing of Kontor.
+            UsageError: worker or scheduler know nothing of Kontor, or have another version.
             KontorError: as the work raised it, without data of the database's.
         """
         distributed = import_module("distributed")
         try:
-            result, error = self._wait()
+            result, failure = self._wait()
         except (distributed.scheduler.KilledWorker, distributed.client.CancelledError, asyncio.CancelledError, OSError):
+            self.give_up()  # nor is it begun anew when a worker comes back
             raise DependencyDown(
                 "A worker of Dask's that did a share of the work went away before it was done.",
                 hint="What it had committed stands. See the worker's log for its last words, then run the flow again.",
             ) from None
-        except ImportError as missing:
+        except (ImportError, RuntimeError) as error:  # what Dask says when a function cannot be made there again
             raise UsageError(
-                f"A worker of Dask's cannot do Kontor's work: it has no module {missing.name}.",
-                hint="Start `dask worker` where this version of Kontor is installed with its extra `dask`.",
+                f"Dask's scheduler or a worker of it can make nothing of Kontor's work ({type(error).__name__}).",
+                hint="Start both where this version of Kontor is installed with its extra `dask`.",
             ) from None
-        if error is not None:
-            raise error
+        if failure is not None:
+            raise failure
         return cast(R, result)
 
     def _wait(self) -> tuple[R | None, KontorError | None]:

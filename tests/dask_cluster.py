@@ -1,4 +1,4 @@
-"""A scheduler of Dask's with two workers, threads of this process: it starts at once and is reached by its address."""
+"""A scheduler of Dask's on loopback that is reached by its address; its workers are threads of this process or not."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 
 
 @contextmanager
-def a_cluster(workers: int = 2) -> Iterator[str]:
-    """The address of a scheduler on loopback for a ``with`` block."""
+def a_cluster(workers: int = 2, *, processes: bool = False) -> Iterator[str]:
+    """The address of a scheduler for a ``with`` block; threads are there at once, processes after some seconds."""
     from distributed import LocalCluster
 
     options: dict[str, Any] = {
         "n_workers": workers,
         "threads_per_worker": 1,
-        "processes": False,
+        "processes": processes,
         "protocol": "tcp://",
         "host": "127.0.0.1",
         "dashboard_address": "127.0.0.1:0",
@@ -27,6 +27,6 @@ def a_cluster(workers: int = 2) -> Iterator[str]:
         yield str(cluster.scheduler_address)
 
 
-def die(*_anything: object) -> None:
+def die(*_anything: object, **_named: object) -> None:
     """End the process without a word, as the kernel does when memory runs out."""
     os.kill(os.getpid(), signal.SIGKILL)

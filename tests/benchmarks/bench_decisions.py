@@ -1,8 +1,9 @@
 """How long the decisions of a day take: 300,000 customers with 1,000,000 open items, and the same day again.
 
 Beside it stands the floor: the bare selection of the overdue items with their customers, which is what other systems
-publish as their figure. Run with ``.venv/bin/python -m tests.benchmarks.bench_decisions [CUSTOMERS]``. It starts an
-embedded database of its own under a temporary folder and removes it.
+publish as their figure. Run with ``.venv/bin/python -m tests.benchmarks.bench_decisions [CUSTOMERS] [ways]``. It starts
+an embedded database of its own under a temporary folder and removes it. With ``ways`` it decides and keeps nothing: in
+one process, by two, and by one with a standing worker of Dask's, in turn.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from datetime import date
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, text
 
@@ -24,6 +25,7 @@ from tasks.reminders.drafts import DraftPlan
 from tasks.reminders.plan_store import save_plan
 from tasks.reminders.planning_store import draft_day
 from tests.benchmarks.working import own_server
+from tests.dask_cluster import a_cluster
 
 CUSTOMERS = 300_000
 PROCESSES = 2
@@ -126,6 +128,25 @@ def _keep_day(engine: Engine, settings: Settings, label: str) -> dict[str, int]:
         return timed(f"{label}: kept with reservations", keep)
 
 
+def _in_ways(engine: Engine, settings: Settings, rounds: int = 3) -> None:
+    """Seconds of deciding alone, two ways of sharing it out beside it, the best of some rounds each."""
+    with a_cluster(1, processes=True) as address:
+        ways: dict[str, dict[str, Any]] = {
+            "one process": {"processes": 1},
+            "two processes": {"processes": 2},
+            "one and a worker of Dask's": {"processes": 2, "dask": address},
+        }
+        best: dict[str, float] = {}
+        for _ in range(rounds):
+            for name, update in ways.items():
+                began = time.perf_counter()
+                with engine.connect().execution_options(isolation_level="REPEATABLE READ") as reading, reading.begin():
+                    draft_day(reading, DAY, settings.model_copy(update=update))
+                best[name] = min(best.get(name, float("inf")), time.perf_counter() - began)
+    for name, seconds in best.items():
+        print(f"{name:<48} {seconds:7.2f} s, {best['one process'] / seconds:5.2f} times as fast", flush=True)
+
+
 def main() -> None:
     """Fill, select, decide and keep, and the same day again; print seconds and counts."""
     customers = int(sys.argv[1]) if len(sys.argv) > 1 else CUSTOMERS
@@ -134,6 +155,9 @@ def main() -> None:
             timed(f"filled: {customers:,} customers", lambda: fill(connection, customers))
         with engine_for(settings, OWNER).connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.exec_driver_sql("vacuum analyze")
+        if "ways" in sys.argv:
+            _in_ways(engine_for(settings), settings)
+            return
         engine, settings = engine_for(settings), settings.model_copy(update={"processes": PROCESSES})
         print(f"    {timed('the bare selection of overdue items', lambda: _select(engine)):,} items")
         print("   ", _keep_day(engine, settings, "the day"))

@@ -18,6 +18,8 @@ from tasks.reminders.sending.delivery import Sent, send_queue
 from tasks.reminders.sending.queue_store import next_mails
 from tasks.reminders.sending.shared_queue import send_share, send_shared
 from tasks.side_by_side import start_share
+from tests.conftest import empty_database
+from tests.dask_cluster import die
 from tests.outbox import Queue, begin_run, clock, fill_queue
 from tests.smtp_server import Behaviour, FaultyServer, faulty_server
 
@@ -189,13 +191,32 @@ def test_two_processes_send_one_queue_and_their_counts_add_up(
 ) -> None:
     """By one setting a second process helps: each mail leaves once, and the run's counts are of both."""
     monkeypatch.setattr(shared_queue, "WORTH_A_PROCESS", 20)
+    _send_forty_together(kontor_settings)
+
+
+@pytest.mark.campaign
+def test_a_worker_of_dask_helps_to_send_a_queue_and_one_that_dies_is_told_of(
+    kontor_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same by a worker; where it is killed the run sends what is there and ends in words."""
+    monkeypatch.setattr(shared_queue, "WORTH_A_PROCESS", 20)
+    _send_forty_together(kontor_settings, dask="local")
+    empty_database(kontor_settings)
+    monkeypatch.setattr(shared_queue, "send_share", die)
+    with pytest.raises(DependencyDown, match="A worker of Dask's"):
+        _send_forty_together(kontor_settings, dask="local")
+
+
+def _send_forty_together(kontor_settings: Settings, dask: str | None = None) -> None:
     queue = fill_queue(kontor_settings, 40, items=1)
     with faulty_server() as server:
-        live = settings_for(queue, server.plain_url, processes=2)
-        sent = send_shared(engine_for(queue.settings, FLOWS), live, queue.claim, day=queue.day, any_hour=True)
-        assert sent.counts() == {"mails_sent": 40}
-        assert queue.states() == {"sent": 40}
-        assert len(server.ids()) == len(set(server.ids())) == 40
+        live = settings_for(queue, server.plain_url, processes=2, dask=dask)
+        try:
+            sent = send_shared(engine_for(queue.settings, FLOWS), live, queue.claim, day=queue.day, any_hour=True)
+            assert sent.counts() == {"mails_sent": 40}
+        finally:
+            assert queue.states() == {"sent": 40}
+            assert len(server.ids()) == len(set(server.ids())) == 40
 
 
 @pytest.mark.campaign
