@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 
 import pytest
 from pydantic import ValidationError
@@ -31,6 +32,13 @@ def stumble() -> None:
     raise ValueError(PERSON)
 
 
+class FromElsewhere:
+    """Something that cannot be made where it arrives, as Kontor's functions where Kontor is not installed."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return import_module, ("kontor_of_another_version",)
+
+
 def test_a_share_brings_its_result_or_its_error_and_no_log_of_dasks_quotes_what_failed(
     capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -42,6 +50,9 @@ def test_a_share_brings_its_result_or_its_error_and_no_log_of_dasks_quotes_what_
         assert refused.value.hint == "Ask again."
         with pytest.raises(Unexpected, match="ValueError at tests/unit/test_dask_shares"):
             helpers.start(stumble).result()
+        with pytest.raises(UsageError, match="can make nothing of Kontor's work") as unknown:
+            helpers.start(repr, FromElsewhere()).result()
+        assert "is installed" in unknown.value.hint
     assert PERSON not in caplog.text + "".join(capfd.readouterr())
 
 
