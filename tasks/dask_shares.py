@@ -29,6 +29,7 @@ R = TypeVar("R")
 
 _ANSWER_SECONDS = 10  # for a scheduler to answer, and for its first worker to be there
 _LOOK_EVERY_SECONDS = 5.0  # whether any worker is left
+_KEYS = ("ca-file", "client.cert", "client.key")
 _QUIET = {
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
@@ -43,14 +44,15 @@ def reach_dask(address: str, workers: int) -> Iterator[DaskHelpers]:
     """Who takes shares during a ``with`` block: workers of the scheduler at ``address``, or so many started for it.
 
     Raises:
-        UsageError: the packages are not installed.
+        UsageError: the packages are not installed, or TLS has no certificates.
         DependencyDown: no scheduler answers there, or it has no worker.
     """
     prefect_dask, distributed, dask = _packages()
+    if address.startswith("tls:"):
+        _require_keys(dask)
+    # They tell of every connection, and of pages that are not there.
     for name in ("distributed", "distributed.scheduler", "prefect.task_runner.dask"):
-        logging.getLogger(name).setLevel(
-            logging.ERROR
-        )  # they tell of every connection, and of pages that are not there
+        logging.getLogger(name).setLevel(logging.ERROR)
     local = {
         "n_workers": workers,
         "threads_per_worker": 1,
@@ -73,6 +75,14 @@ def reach_dask(address: str, workers: int) -> Iterator[DaskHelpers]:
                 hint="Start `dask scheduler` and `dask worker` there, or unset KONTOR_DASK: processes do the same.",
             ) from None
         yield DaskHelpers(client)
+
+
+def _require_keys(dask: ModuleType) -> None:
+    if not all(dask.config.get(f"distributed.comm.tls.{name}", None) for name in _KEYS):
+        raise UsageError(
+            "KONTOR_DASK asks for TLS, but Dask's configuration does not name authority, certificate and key.",
+            hint="Set DASK_DISTRIBUTED__COMM__TLS__CA_FILE, …__CLIENT__CERT and …__CLIENT__KEY to files (PEM).",
+        )
 
 
 def _packages() -> tuple[ModuleType, ModuleType, ModuleType]:

@@ -93,6 +93,14 @@ def test_code_and_secrets_go_to_other_machines_by_tls_alone() -> None:
             Settings(dask=bad)
 
 
+def test_tls_without_certificates_is_told_before_anything_is_sent() -> None:
+    """Dask alone would fail later, and in its own words."""
+    settings = Settings(dask="tls://127.0.0.1:1")
+    with pytest.raises(UsageError, match="does not name authority") as refused, sharing_out(settings):
+        pass
+    assert "DASK_DISTRIBUTED__COMM__TLS__CA_FILE" in refused.value.hint
+
+
 def test_with_dask_alone_there_is_something_to_share() -> None:
     """One setting is enough; KONTOR_PROCESSES says it more precisely."""
     assert Settings().shares == 1
