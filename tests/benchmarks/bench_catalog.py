@@ -163,7 +163,7 @@ def measure(settings: Settings, products: int, rounds: int) -> tuple[Clock, floa
     most = peak_of_first.megabytes
     clock.measure("first floor", partial(load_floor, settings, first, FIRST))
     if peer.is_there():
-        peer.load_peer(settings, first, ["part_number"])
+        peer.load_catalogue(settings, first)
     for week in range(1, rounds + 1):
         day = FIRST + timedelta(weeks=week)
         path = write_catalogue(folder / f"catalog_{week}.csv", products, week)
@@ -176,7 +176,7 @@ def measure(settings: Settings, products: int, rounds: int) -> tuple[Clock, floa
             work = partial(take_in, settings, changes, "catalog_delta", day + timedelta(days=place))
             clock.measure(f"changes of {count:,}", work)
         if peer.is_there():
-            clock.measure("dlt merge", partial(peer.load_peer, settings, path, ["part_number"]))
+            clock.measure("dlt merge", partial(peer.load_catalogue, settings, path))
         print({name: [round(second, 2) for second in taken] for name, taken in clock.seconds.items()}, flush=True)
     return clock, most
 

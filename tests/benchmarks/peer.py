@@ -8,9 +8,10 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
+import pyarrow as pa
 from pyarrow import csv
 
 from configs.settings import Settings
@@ -22,8 +23,30 @@ def is_there() -> bool:
     return importlib.util.find_spec("dlt") is not None
 
 
-def load_peer(settings: Settings, path: Path, key: Sequence[str] = ("customer_number", "invoice_number")) -> None:
-    """Merge the file into ``peer.items`` by its key, which for a ledger is customer and invoice number."""
+def load_peer(settings: Settings, path: Path) -> None:
+    """Merge a ledger's file into ``peer.items`` by customer and invoice number."""
+    _merge(settings, {"items": (csv.read_csv(path), ["customer_number", "invoice_number"])})
+
+
+def load_catalogue(settings: Settings, path: Path) -> None:
+    """Merge a catalogue's file into ``peer.products`` by part number, and its three prices, a row each, by their key.
+
+    No history of prices is kept: that would be another strategy of dlt's, which writes more.
+    """
+    table = csv.read_csv(path)
+    prices = [
+        table.select(["part_number", "currency", "unit", f"{kind}_price"])
+        .rename_columns(["part_number", "currency", "unit", "amount"])
+        .append_column("kind", pa.repeat(kind, len(table)))
+        for kind in ("customer", "dealer", "promo")
+    ]
+    products = table.select(["part_number", "name", "category", "unit"])
+    keys = ["part_number", "kind", "currency", "unit"]
+    _merge(settings, {"products": (products, ["part_number"]), "prices": (pa.concat_tables(prices), keys)})
+
+
+def _merge(settings: Settings, tables: Mapping[str, tuple[pa.Table, list[str]]]) -> None:
+    """Merge tables, each by its key."""
     os.environ |= {"RUNTIME__DLTHUB_TELEMETRY": "false", "RUNTIME__LOG_LEVEL": "ERROR"}
     dlt = importlib.import_module("dlt")
     url = database_url(settings, OWNER)
@@ -34,8 +57,10 @@ def load_peer(settings: Settings, path: Path, key: Sequence[str] = ("customer_nu
     )
     folder = str(settings.home / "bench" / "dlt")
     pipeline = dlt.pipeline("bench", pipelines_dir=folder, destination=target, dataset_name="peer")
+    upsert = {"disposition": "merge", "strategy": "upsert"}
     pipeline.run(
-        dlt.resource(csv.read_csv(path), name="items"),
-        write_disposition={"disposition": "merge", "strategy": "upsert"},
-        primary_key=list(key),
+        [
+            dlt.resource(table, name=name, primary_key=key, write_disposition=upsert)
+            for name, (table, key) in tables.items()
+        ]
     )
