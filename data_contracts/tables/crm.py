@@ -91,6 +91,19 @@ organizations = Table(
     schema="crm",
 )
 
+# What is said of a customer; the rest of the columns say whose record it is and where it comes from.
+ORGANIZATION_FIELDS = (
+    "name",
+    "country",
+    "language",
+    "vat_number",
+    "currency",
+    "payment_terms_days",
+    "segment",
+    "owner",
+    "contacted_on",
+)
+
 contacts = Table(
     "contacts",
     metadata,
@@ -113,6 +126,9 @@ contacts = Table(
     Index(None, "feed_file_id"),
     schema="crm",
 )
+
+# The same of a contact.
+CONTACT_FIELDS = ("first_name", "last_name", "email", "phone", "language")
 
 contact_roles = Table(
     "contact_roles",

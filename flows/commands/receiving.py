@@ -12,9 +12,9 @@ import sys
 import threading
 import time
 from datetime import UTC, datetime
-from types import FrameType
 
 from configs.settings import Settings, load_settings
+from flows.commands.stopping import until_told
 from tasks.backups import wal
 from tasks.backups.core_engine import CoreEngine
 from tasks.backups.keys import ensure_keys
@@ -31,13 +31,7 @@ SHIP_SECONDS = 300.0
 
 def main() -> int:
     """Receive and ship until told to stop; 0 at the end, 5 when the server is away, upon which it is started again."""
-    stopped = threading.Event()
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        stopped.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
+    stopped = until_told()
     settings = load_settings()
     server = find_postgres(settings.home)
     engine = open_engine(settings)

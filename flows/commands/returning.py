@@ -6,16 +6,14 @@ sees to it that a person asking for `kontor report suppressions` in the meantime
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
 from datetime import UTC, datetime
-from types import FrameType
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from configs.settings import Settings, load_settings
+from flows.commands.stopping import until_told
 from tasks.database import engine_for
 from tasks.errors import KontorError
 from tasks.reminders.sending.bounce_store import take_in_returned
@@ -25,13 +23,7 @@ EVERY_SECONDS = 300.0
 
 def main() -> int:
     """Look at once and every five minutes until told to stop."""
-    stopped = threading.Event()
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        stopped.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
+    stopped = until_told()
     settings = load_settings()
     engine = engine_for(settings, purpose="kontor returned mail")
     while True:

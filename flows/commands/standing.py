@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.commands.screen import out, say, settings_in_force
+from flows.commands.stopping import until_told
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -50,10 +50,7 @@ def up(
     from tasks.standing import only_supervisor
 
     with only_supervisor(settings.home):
-        stopped = threading.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: stopped.set())
-        _stand(settings, stopped)
+        _stand(settings, until_told())
 
 
 def _detach(settings: Settings) -> None:

@@ -8,20 +8,8 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, text
 
+from data_contracts.tables.crm import CONTACT_FIELDS, ORGANIZATION_FIELDS
 from tasks.feeds.outcomes import Applied, StagedFile
-
-ORGANIZATION_FIELDS = (
-    "name",
-    "country",
-    "language",
-    "vat_number",
-    "currency",
-    "payment_terms_days",
-    "segment",
-    "owner",
-    "contacted_on",
-)
-CONTACT_FIELDS = ("first_name", "last_name", "email", "phone", "language")
 
 
 def apply_organizations(connection: Connection, staged: StagedFile) -> Applied:

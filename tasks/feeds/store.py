@@ -72,17 +72,7 @@ def take_in(
     replaces = not outdated and _retire_older_revision(connection, contract, as_of)
     state = "superseded" if outdated else "applied"
     feed_file_id = _register(connection, contract, fingerprint, as_of, revision, sequence, run_id, raw, state)
-    staged = StagedFile(
-        feed_file_id=feed_file_id,
-        feed=contract.feed,
-        source=contract.source,
-        staging=staging_table(contract.feed),
-        as_of=as_of,
-        revision=revision,
-        columns=spoken_columns(contract, raw),
-        creates_customers=contract.missing_customer == "create",
-        replaces=replaces,
-    )
+    staged = _staged(contract, raw, feed_file_id, as_of, revision, replaces)
     with held_ahead(connection, staged, contract) as held:
         whole = typed()
     staged, cast = sift(connection, staged, whole, held())
@@ -94,8 +84,8 @@ def take_in(
     verdicts, compared = guard_file(connection, staged, contract, raw, whole.frame, fingerprint, overruling, measure)
     fates = count_fates(connection)
     applied = apply(connection, replace(staged, compared=compared))
-    outcome = _outcome(fingerprint, contract, as_of, len(whole.frame), fates, applied, warned)
-    outcome = replace(outcome, overruled=tuple(v.guard for v in verdicts if v.state == "overruled"))
+    overruled = tuple(verdict.guard for verdict in verdicts if verdict.state == "overruled")
+    outcome = _outcome(fingerprint, contract, as_of, len(whole.frame), fates, applied, warned, overruled)
     _write_counts(connection, feed_file_id, outcome)
     clear_staging(connection, staged.staging)
     refresh_statistics(connection, contract.feed, applied)
@@ -295,6 +285,22 @@ def _register(
     )
 
 
+def _staged(
+    contract: FeedContract, raw: RawTable, feed_file_id: int, as_of: date, revision: int, replaces: bool
+) -> StagedFile:
+    return StagedFile(
+        feed_file_id=feed_file_id,
+        feed=contract.feed,
+        source=contract.source,
+        staging=staging_table(contract.feed),
+        as_of=as_of,
+        revision=revision,
+        columns=spoken_columns(contract, raw),
+        creates_customers=contract.missing_customer == "create",
+        replaces=replaces,
+    )
+
+
 def _outcome(
     fingerprint: Fingerprint,
     contract: FeedContract,
@@ -303,6 +309,7 @@ def _outcome(
     fates: Mapping[str, int],
     applied: Applied,
     warned: int,
+    overruled: tuple[str, ...],
 ) -> FileOutcome:
     return FileOutcome(
         file_name=fingerprint.file_name,
@@ -318,6 +325,7 @@ def _outcome(
         settled=applied.settled,
         reopened=applied.reopened,
         warned=warned,
+        overruled=overruled,
     )
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from data_contracts.tables.crm import CONTACT_FIELDS, ORGANIZATION_FIELDS
 from tasks.errors import Refused, UsageError
 from tasks.history.store import name_session
 from tasks.quality.duplicates_store import decide, fetch_pair
@@ -72,17 +73,7 @@ _MERGEABLE: Mapping[str, _Mergeable] = {
         "organization",
         "crm.organizations",
         "organization_id",
-        (
-            "name",
-            "country",
-            "language",
-            "vat_number",
-            "currency",
-            "payment_terms_days",
-            "segment",
-            "owner",
-            "contacted_on",
-        ),
+        ORGANIZATION_FIELDS,
         "customer_number",
         "select (select count(*) from outbox.reminders where organization_id = :merged)::integer as reminders,"
         " (select count(*) from ops.payer_class_history where organization_id = :merged)::integer as payer_classes,"
@@ -94,7 +85,7 @@ _MERGEABLE: Mapping[str, _Mergeable] = {
         "contact",
         "crm.contacts",
         "contact_id",
-        ("first_name", "last_name", "email", "phone", "language"),
+        CONTACT_FIELDS,
         "contact_id",
         "select (select count(*) from outbox.reminders where contact_id = :merged)::integer as reminders,"
         " (select count(*) from history.change_log where table_name = 'contacts' and record_id = :merged)::integer"
