@@ -39,7 +39,7 @@ def ship_home(engine: Engine, now: datetime) -> bool:
     artefact = seal_home(engine.settings.home, engine.target, engine.ring, WAL, name + _FILE)
     record = Segment(name, now.isoformat(), now.isoformat(), artefact)
     engine.target.put(f"{WAL}/{name}{_RECORD}", sign(record, keys.read_signing_key(engine.ring)))
-    for file in sorted(before, reverse=True):  # the record before what it speaks of
+    for file in sorted(before):  # ".json" before ".tar.zst.age": the record before what it speaks of
         engine.target.remove(f"{WAL}/{file}")
     return True
 
