@@ -249,7 +249,7 @@ def run_flow(settings: Settings, flow: str, parameters: BaseModel, files: Sequen
     import httpx
 
     from tasks.errors import DependencyDown, KontorError
-    from tasks.feeds.steps import outcome_listener
+    from tasks.feeds.outcomes import outcome_listener
     from tasks.steps import progress_listener
 
     before = _newest_run(settings)
@@ -285,13 +285,18 @@ def _registered(settings: Settings, after: int, files: Sequence[Path]) -> list[d
     """The files that this process's runs after ``after`` registered, and those among ``files`` that were in already."""
     from sqlalchemy import text
 
-    from tasks.feeds.intake import fingerprint_of
     from tasks.stack import connected
 
-    digests = [fingerprint_of(path).sha256 for path in files if path.is_file()]
-    mine = {"after": after, "host": socket.gethostname(), "process_id": os.getpid(), "digests": digests}
+    host = {"host": socket.gethostname(), "process_id": os.getpid()}
+    mine = {"after": after, **host, "digests": _digests(files) if files else []}
     with connected(settings) as connection:
         return [dict(row) for row in connection.execute(text(_FILES_OF_RUNS), mine).mappings()]
+
+
+def _digests(files: Sequence[Path]) -> list[str]:
+    from tasks.feeds.intake import fingerprint_of
+
+    return [fingerprint_of(path).sha256 for path in files if path.is_file()]
 
 
 _FILES_OF_RUNS = """

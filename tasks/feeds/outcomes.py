@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from datetime import date
 from decimal import Decimal
@@ -123,6 +124,11 @@ class FileOutcome:
         """The names of the counts, in order."""
         return [f.name for f in fields(cls) if f.type == "int"]
 
+
+# Who is told of the files' outcomes, names and reasons included, beside Prefect and the ledger: the command line.
+outcome_listener: ContextVar[Callable[[Sequence[FileOutcome]], None] | None] = ContextVar(
+    "outcome_listener", default=None
+)
 
 Apply = Callable[[Connection, StagedFile], Applied]
 

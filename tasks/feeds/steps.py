@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,7 +32,7 @@ from tasks.feeds.intake import (
     settled_files,
     take_in_file,
 )
-from tasks.feeds.outcomes import Apply, FileOutcome
+from tasks.feeds.outcomes import Apply, FileOutcome, outcome_listener
 from tasks.feeds.parameters import FeedInstruction, FeedParameters
 from tasks.feeds.replay_store import find_awaiting, forget_missing_customers, replay_awaiting
 from tasks.history.store import seal_history
@@ -50,11 +49,6 @@ from tasks.steps import (
     publish_counts,
     step,
     tell_prefect,
-)
-
-# Who is told of the files' outcomes, names and reasons included, beside Prefect and the ledger: the command line.
-outcome_listener: ContextVar[Callable[[Sequence[FileOutcome]], None] | None] = ContextVar(
-    "outcome_listener", default=None
 )
 
 # The event upon which Prefect starts what comes after a flow; told when all that it did is committed.
