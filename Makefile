@@ -48,7 +48,7 @@ bench: $(STAMP)
 # The same tests with hundreds of seeds, printed as they pass: kills at any instant, files in any order. Then the long
 # ones that `make test` leaves out.
 CAMPAIGN ?= 50
-SEEDED := $(addprefix tests/fault/test_, kills.py catalog_kills.py catalog_faults.py sending_kills.py sending_points.py \
+SEEDED := $(addprefix tests/fault/test_, kills.py feed_points.py catalog_kills.py catalog_faults.py sending_kills.py sending_points.py \
   backup_faults.py backup_wal.py retention_kills.py quality_kills.py concurrency.py confined_reading.py) \
   $(addprefix tests/database/test_, any_order.py catalog_any_order.py)
 campaign: $(STAMP)

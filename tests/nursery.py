@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -195,26 +195,32 @@ def _be_a_command(request: Mapping[str, Any]) -> int:
     return main(request["arguments"])
 
 
-# What is counted: deciding, sending, the mail connection and the database driver, not what only leads there.
-_COUNTED = ("/tasks/reminders/", "/tasks/mail", "/tasks/ledger.py", "/psycopg/", "/emails/", "/smtplib.py")
+# What is counted: the work, the database driver and the mail connection, not what only leads there.
+_COUNTED = ("/tasks/", "/psycopg/")
+_COUNTED_OF_REMINDERS = ("/tasks/reminders/", "/tasks/mail", "/tasks/ledger.py", "/psycopg/", "/emails/", "/smtplib.py")
 
 
-def _end_at_step(last: int) -> None:
-    """Have this process kill itself at a step: the so-manieth call or return, of C functions too, in such code."""
+def _end_at_step(flow: str, last: int) -> Callable[[], int]:
+    """Have this process kill itself at a step: the so-manieth call or return, of C functions too, in such code.
+
+    Returns what says how many it has taken so far; with 0 it takes them all.
+    """
+    parts = _COUNTED_OF_REMINDERS if flow == "overdue_reminders" else _COUNTED
     counted: dict[str, bool] = {}
-    left = last
+    taken = 0
 
     def count(frame: FrameType, _event: str, _argument: object) -> None:
-        nonlocal left
+        nonlocal taken
         name = frame.f_code.co_filename
         if name not in counted:
-            counted[name] = any(part in name for part in _COUNTED)
+            counted[name] = any(part in name for part in parts)
         if counted[name]:
-            left -= 1
-            if left == 0:
+            taken += 1
+            if taken == last:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.setprofile(count)
+    return lambda: taken
 
 
 def _be_a_flow(name: str, parameters: Mapping[str, Any]) -> int:
@@ -239,16 +245,18 @@ def _be_a_flow(name: str, parameters: Mapping[str, Any]) -> int:
     rest = {key: value for key, value in parameters.items() if key not in words}
     try:
         settings = load_settings()
-        last_step = os.environ.get("KONTOR_TEST_LAST_STEP")
+        steps_taken, last_step = None, os.environ.get("KONTOR_TEST_LAST_STEP")
         if last_step is None:
             ensure_database(settings, print)
         else:  # whoever asks for this has seen to the database, a hundred times a minute
-            _end_at_step(int(last_step))
+            steps_taken = _end_at_step(name, int(last_step))
         instruction: dict[str, Any] = {}
         if own is not None:
             said = own(**{key: value for key, value in parameters.items() if key in words})
             instruction = {"instruction": given_instruction(settings, name, said)}
         getattr(importlib.import_module(f"flows.{name}"), name).fn(model(**rest, **instruction))
+        if steps_taken is not None:
+            print(f"steps: {steps_taken()}")
     except KontorError as error:
         print(f"{type(error).__name__}: {error.message}")
         return error.exit_code

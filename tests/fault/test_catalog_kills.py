@@ -162,11 +162,11 @@ def _run_until_it_survives(stage: Stage, known: Known, toll: Toll) -> Ended:
         toll.instants.append(f"{before + files}+{delay:.2f}s")
         books = Books(stage.settings)
         assert state(books) == known.after[files_in(stage.settings)], toll
-        assert _lost(stage.settings, known.files) == [], toll
+        assert lost_files(stage.settings, known.files) == [], toll
     return stage.processes.start_flow("catalog_upsert").wait()
 
 
-def _lost(settings: Settings, files: Mapping[str, bytes]) -> list[str]:
+def lost_files(settings: Settings, files: Mapping[str, bytes]) -> list[str]:
     """Files that are whole neither in the inbox nor in the archive."""
     kept = {
         hashlib.sha256(path.read_bytes()).hexdigest()

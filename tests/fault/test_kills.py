@@ -226,7 +226,7 @@ def test_a_replay_of_corrections_killed_at_any_instant_heals(empty_stage: Stage,
             break
         toll.killed.append(child.pid)
         toll.instants.append(f"{len(Books(stage.settings).read(_CORRECTIONS))} corrections kept")
-        assert Books(stage.settings).read(_HALF_CORRECTED) == [], toll
+        assert Books(stage.settings).read(HALF_CORRECTED) == [], toll
     ended = stage.processes.start_flow("quarantine_replay", workbook=book).wait()
     assert ended.code == 0, (toll, ended.said)
     assert corrected_state(stage) == known.state, toll
@@ -255,7 +255,7 @@ from landing.corrections c join landing.quarantined_rows q using (quarantined_ro
 join landing.feed_files f using (feed_file_id) order by 1, 2, 5
 """
 # Counts that do not add up, or a file of which some rows are corrected and others wait.
-_HALF_CORRECTED = """
+HALF_CORRECTED = """
 select f.feed_file_id from landing.feed_files f
 where f.state = 'applied' and (
     f.rows_read <> f.inserted + f.updated + f.unchanged + f.quarantined + f.superseded
