@@ -2,7 +2,7 @@
 
 Run with ``.venv/bin/python -m tests.benchmarks.bench_import [--items N …] [--rounds N] [--history WEEKS]``. Each round
 takes the next week's file, 5 % of which differ from the week before, through the floor, through Kontor and, where dlt
-can be imported, through dlt's merge, one after the other on one server; the least of each is compared.
+can be imported, through dlt's merge in both its ways, one after the other on one server; the least of each is compared.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def measure(settings: Settings, items: int, rounds: int, history: int) -> Figure
         create_floor(connection)
     first = write_week(folder / "open_items_0.csv", 0, items)
     _floor(settings, first, 0)
-    if peer.is_there():
-        peer.load_peer(settings, first)
+    for strategy in peer.strategies():
+        peer.load_peer(settings, first, strategy)
     with PeakMemory() as peak:
         take_in(settings, first, "open_items", day_of(0))
     for week in range(1, history + 1):
@@ -65,8 +65,8 @@ def _round(settings: Settings, clock: Clock, path: Path, week: int) -> None:
     _settle(settings)
     clock.measure("floor", partial(_floor, settings, path, week))
     clock.measure("import", partial(take_in, settings, path, "open_items", day_of(week)))
-    if peer.is_there():
-        clock.measure("dlt merge", partial(peer.load_peer, settings, path))
+    for strategy in peer.strategies():
+        clock.measure(f"dlt, {strategy}", partial(peer.load_peer, settings, path, strategy))
     print({name: [round(second, 2) for second in seconds] for name, seconds in clock.seconds.items()}, flush=True)
 
 

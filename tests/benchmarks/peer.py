@@ -23,9 +23,15 @@ def is_there() -> bool:
     return importlib.util.find_spec("dlt") is not None
 
 
-def load_peer(settings: Settings, path: Path) -> None:
-    """Merge a ledger's file into ``peer.items`` by customer and invoice number."""
-    _merge(settings, {"items": (csv.read_csv(path), ["customer_number", "invoice_number"])})
+def strategies() -> tuple[str, ...]:
+    """The quickest of dlt's ways to merge, then the one that it takes unless told otherwise; none where dlt is not."""
+    return ("upsert", "delete-insert") if is_there() else ()
+
+
+def load_peer(settings: Settings, path: Path, strategy: str) -> None:
+    """Merge a ledger's file by customer and invoice number, into a table of the strategy's own."""
+    keys = ["customer_number", "invoice_number"]
+    _merge(settings, {f"items_{strategy.replace('-', '_')}": (csv.read_csv(path), keys)}, strategy)
 
 
 def load_catalogue(settings: Settings, path: Path) -> None:
@@ -45,7 +51,7 @@ def load_catalogue(settings: Settings, path: Path) -> None:
     _merge(settings, {"products": (products, ["part_number"]), "prices": (pa.concat_tables(prices), keys)})
 
 
-def _merge(settings: Settings, tables: Mapping[str, tuple[pa.Table, list[str]]]) -> None:
+def _merge(settings: Settings, tables: Mapping[str, tuple[pa.Table, list[str]]], strategy: str = "upsert") -> None:
     """Merge tables, each by its key."""
     os.environ |= {"RUNTIME__DLTHUB_TELEMETRY": "false", "RUNTIME__LOG_LEVEL": "ERROR"}
     dlt = importlib.import_module("dlt")
@@ -57,10 +63,10 @@ def _merge(settings: Settings, tables: Mapping[str, tuple[pa.Table, list[str]]])
     )
     folder = str(settings.home / "bench" / "dlt")
     pipeline = dlt.pipeline("bench", pipelines_dir=folder, destination=target, dataset_name="peer")
-    upsert = {"disposition": "merge", "strategy": "upsert"}
+    merge = {"disposition": "merge", "strategy": strategy}
     pipeline.run(
         [
-            dlt.resource(table, name=name, primary_key=key, write_disposition=upsert)
+            dlt.resource(table, name=name, primary_key=key, write_disposition=merge)
             for name, (table, key) in tables.items()
         ]
     )
