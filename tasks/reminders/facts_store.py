@@ -143,19 +143,19 @@ _item, _contact = Item._make, Contact._make
 def _customer(side: tuple[Any, ...], items: tuple[Item, ...], contacts: tuple[Contact, ...]) -> Customer:
     organization_id, number, country, segment, payer_class, language, owner, holds, unmatched, mailed, waiting = side
     return Customer(
-        organization_id=organization_id,
-        customer_number=number,
-        country=country,
-        segment=segment,
-        payer_class=payer_class,
-        language=language,
-        owner=owner,
-        items=items,
-        contacts=contacts,
-        holds=tuple([_hold(row) for row in holds]) if holds else (),
-        unmatched={currency: Decimal(amount) for currency, amount in unmatched.items()} if unmatched else _NONE,
-        mailed_on=tuple(mailed) if mailed else (),
-        waiting=waiting,
+        organization_id,
+        number,
+        country,
+        segment,
+        payer_class,
+        language,
+        owner,
+        items,
+        contacts,
+        tuple([_hold(row) for row in holds]) if holds else (),
+        {currency: Decimal(amount) for currency, amount in unmatched.items()} if unmatched else _NONE,
+        tuple(mailed) if mailed else (),
+        waiting,
     )
 
 

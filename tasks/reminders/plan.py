@@ -28,14 +28,13 @@ from typing import Any, NamedTuple
 
 from tasks.reminders import wording
 from tasks.reminders.calendar import Calendar
-from tasks.reminders.facts import Customer, Item
-from tasks.reminders.fees import find_claims, may_claim
-from tasks.reminders.routing import NoRecipient, Recipient, find_recipient
-from tasks.reminders.rulebook import Policy, Route, RuleBook, Stage
+from tasks.reminders.facts import Contact, Customer, Item
+from tasks.reminders.fees import find_claims
+from tasks.reminders.routing import NoRecipient, find_recipient
+from tasks.reminders.rulebook import Policy, RuleBook, Stage
 from tasks.reminders.sorting import (
     GRAVITY,
     ZERO,
-    DaySteps,
     Sorted,
     as_texts,
     broken_promise,
@@ -43,6 +42,7 @@ from tasks.reminders.sorting import (
     sort_items,
 )
 from tasks.reminders.stages import Step, next_step_day
+from tasks.reminders.terms import AllTerms, Terms
 
 
 class Reserved(NamedTuple):
@@ -112,97 +112,59 @@ class Planner:
     """Decides for one customer after the other under the same rules, calendar and day."""
 
     def __init__(self, rules: RuleBook, calendar: Calendar, as_of: date, fresh: Mapping[str, date]) -> None:
-        self._rules, self._calendar, self._as_of, self._fresh = rules, calendar, as_of, fresh
-        self._policies: dict[tuple[str, str, str, str], Policy | None] = {}
-        self._routes: dict[tuple[str, str, str, str], tuple[Route, ...]] = {}
-        self._day_steps: dict[tuple[str, str], DaySteps] = {}
-        self._stale: dict[tuple[str, str], _No | None] = {}
-        self._claiming: dict[tuple[str, str], bool] = {}
-        self._known_by_number = {policy.customer_number for policy in rules.policies}
-        self._routed_by_number = {route.customer_number for route in rules.routes}
+        self._rules, self._calendar, self._as_of = rules, calendar, as_of
+        self._terms = AllTerms(rules, calendar, as_of, fresh)
 
     def decide(self, customer: Customer) -> Decision | None:
         """The decision about this customer; None where nothing is overdue and nothing falls due for a notice."""
-        policy = self._policy(customer)
-        soon = self._as_of + timedelta(days=policy.due_soon_days if policy is not None else 0)
-        found = sort_items(customer, self._steps(policy, customer.country), self._as_of, soon)
+        terms = self._terms.of(customer)
+        policy = terms.policy
+        found = sort_items(customer, terms.steps, self._as_of, terms.soon)
         if not found.overdue and not found.steps:
             return None
         if policy is None:
-            return self._nothing(
-                customer, found, None, _No("nothing", "no_policy", "No policy speaks of this customer.")
-            )
-        no = self._hindrance(customer, policy, found)
+            no_policy = _No("nothing", "no_policy", "No policy speaks of this customer.")
+            return self._nothing(customer, found, None, no_policy)
+        no = self._hindrance(customer, terms, policy, found)
         if no is not None:
             return self._nothing(customer, found, policy, no)
-        steps, no = self._worth_a_mail(customer, policy, found)
+        steps, no = self._worth_a_mail(customer, terms, found)
         if no is None:
-            no = self._untimely(customer, policy, steps)
+            no = self._untimely(customer, terms, policy, steps)
         if no is not None:
             return self._nothing(customer, found, policy, no)
-        return self._remind(customer, policy, found, steps)
-
-    def _steps(self, policy: Policy | None, country: str) -> DaySteps:
-        ladder = policy.ladder if policy is not None else ""
-        known = self._day_steps.get((ladder, country))
-        if known is None:
-            known = DaySteps(self._rules.stages.get(ladder, ()), self._calendar, country, self._as_of)
-            self._day_steps[ladder, country] = known
-        return known
-
-    def _policy(self, customer: Customer) -> Policy | None:
-        number = customer.customer_number if customer.customer_number in self._known_by_number else ""
-        key = (customer.segment, customer.country, customer.payer_class, number)
-        if key not in self._policies:
-            self._policies[key] = self._rules.policy_for(*key)
-        return self._policies[key]
+        return self._remind(customer, terms, policy, found, steps)
 
     # --- what may stand in the way ------------------------------------------------------------------------------------
 
-    def _hindrance(self, customer: Customer, policy: Policy, found: Sorted) -> _No | None:
+    def _hindrance(self, customer: Customer, terms: Terms, policy: Policy, found: Sorted) -> _No | None:
         if not policy.remind:
             return _No("nothing", "policy_silent", f"Rule {policy.rule_id} does not remind such customers.")
         if customer.holds:
             hold = customer_hold(customer.holds, self._as_of)
             if hold is not None:
                 return _No("hold", hold.kind, f"{wording.held(hold.kind, hold.until)}.", {"hold_id": hold.hold_id})
-        stale = self._stale_source(customer)
-        if stale is not None:
-            return stale
+        for item in customer.items:
+            stale = terms.stale[item.source]
+            if stale is not None:
+                return _No("hold", "stale_data", stale, {"source": item.source, "age_days": self._age_of(item)})
         if customer.waiting is not None:
             return _No("nothing", "queued", f"A mail planned on {customer.waiting} has not left the queue yet.")
         if not found.steps:
-            return self._no_step(customer, policy, found)
+            return self._no_step(customer, terms, found)
         return None
 
-    def _stale_source(self, customer: Customer) -> _No | None:
-        for source in dict.fromkeys([item.source for item in customer.items]):
-            key = (customer.country, source)
-            if key not in self._stale:
-                self._stale[key] = self._staleness(*key)
-            if self._stale[key] is not None:
-                return self._stale[key]
-        return None
+    def _age_of(self, item: Item) -> int | None:
+        return self._terms.age_of(item.source)
 
-    def _staleness(self, country: str, source: str) -> _No | None:
-        limit = self._rules.limit("stale_data", country)
-        newest = self._fresh.get(source)
-        age = (self._as_of - newest).days if newest is not None else None
-        if limit is None or (age is not None and age <= limit.threshold):
-            return None
-        told = f"is {age} days old (allowed {limit.threshold:f})" if age is not None else "never came"
-        reason = f"The newest ledger of {source} {told}; what it calls open may have been paid."
-        return _No("hold", "stale_data", reason, {"source": source, "age_days": age})
-
-    def _no_step(self, customer: Customer, policy: Policy, found: Sorted) -> _No:
+    def _no_step(self, customer: Customer, terms: Terms, found: Sorted) -> _No:
         if found.held and not found.waiting:
             _, kind, until = min(found.held, key=lambda held: (GRAVITY.index(held[1]), held[0].invoice_id))
             return _No("hold", kind, f"{wording.held(kind, until, len(found.held))}; nothing else is overdue.")
-        ladder = self._rules.stages.get(policy.ladder, ())
         coming = [
             step
             for item in found.waiting
-            if (step := next_step_day(self._calendar, customer.country, ladder, item, self._as_of)) is not None
+            if (step := next_step_day(self._calendar, customer.country, terms.ladder, item, self._as_of)) is not None
         ]
         if not coming:
             return _No(
@@ -213,29 +175,24 @@ class Planner:
         return _No("nothing", "nothing_due", reason, {"next_step_on": str(day), "next_stage": stage})
 
     def _worth_a_mail(
-        self, customer: Customer, policy: Policy, found: Sorted
+        self, customer: Customer, terms: Terms, found: Sorted
     ) -> tuple[list[tuple[Item, Step]], _No | None]:
         """The steps in currencies in which something worth a mail is left, and why there are none, if so."""
-        due = found.owed
-        refused: list[_No] = []
-        kept: set[str] = set()
-        for currency in due if len(due) == 1 else sorted(due):
-            no = self._too_little(customer, policy, currency, due[currency], found.credits.get(currency, ZERO))
-            if no is None:
-                kept.add(currency)
-            else:
-                refused.append(no)
+        owed = found.owed
+        refused: dict[str, _No] = {}
+        for currency in owed if len(owed) == 1 else sorted(owed):
+            no = self._too_little(customer, terms, currency, owed[currency], found.credits.get(currency, ZERO))
+            if no is not None:
+                refused[currency] = no
         if not refused:
             return found.steps, None
-        steps = [pair for pair in found.steps if pair[0].currency in kept]
+        steps = [pair for pair in found.steps if pair[0].currency not in refused]
         if steps:
             return steps, None
-        gravest = min(refused, key=lambda no: (no.decision != "hold", no.code))
-        return [], gravest._replace(reason=" ".join(no.reason for no in refused))
+        gravest = min(refused.values(), key=lambda no: (no.decision != "hold", no.code))
+        return [], gravest._replace(reason=" ".join(no.reason for no in refused.values()))
 
-    def _too_little(
-        self, customer: Customer, policy: Policy, currency: str, due: Decimal, credit: Decimal
-    ) -> _No | None:
+    def _too_little(self, customer: Customer, terms: Terms, currency: str, due: Decimal, credit: Decimal) -> _No | None:
         left = due - credit
         if left <= ZERO:
             words = f"Open credits of {wording.money(currency, credit)} cover the {wording.money(currency, due)} due."
@@ -245,20 +202,21 @@ class Planner:
             came = wording.money(currency, unmatched)
             words = f"{came} came in and has not been matched yet; it may pay the {wording.money(currency, left)} due."
             return _No("hold", "unmatched_money", words)
-        least = self._rules.minimum(policy.ladder, currency)
+        least = terms.least[currency]
         if left < least:
             words = f"{wording.money(currency, left)} is less than the {wording.money(currency, least)} worth a mail."
             return _No("nothing", "below_minimum", words)
         return None
 
-    def _untimely(self, customer: Customer, policy: Policy, steps: list[tuple[Item, Step]]) -> _No | None:
-        as_of, calendar = self._as_of, self._calendar
-        oldest = min([item.due_on for item, step in steps if step.rule.stage != "upcoming"], default=None)
-        if oldest is not None and (late := (as_of - oldest).days) <= policy.grace_days:
-            reason = f"{late} days overdue at most; rule {policy.rule_id} grants {policy.grace_days}."
-            return _No("nothing", "within_grace", reason)
-        if not calendar.is_working_day(customer.country, as_of):
-            day = calendar.next_working_day(customer.country, as_of)
+    def _untimely(self, customer: Customer, terms: Terms, policy: Policy, steps: list[tuple[Item, Step]]) -> _No | None:
+        as_of = self._as_of
+        if policy.grace_days:  # what is due for a reminder is a day late at least, so that no grace lets all pass
+            oldest = min([item.due_on for item, step in steps if step.rule.stage != "upcoming"], default=None)
+            if oldest is not None and (late := (as_of - oldest).days) <= policy.grace_days:
+                reason = f"{late} days overdue at most; rule {policy.rule_id} grants {policy.grace_days}."
+                return _No("nothing", "within_grace", reason)
+        if not terms.works_today:
+            day = self._calendar.next_working_day(customer.country, as_of)
             where = customer.country or "a country not known"
             return _No("nothing", "not_working_day", f"{as_of} is no working day in {where}; the next is {day}.")
         return self._too_soon(customer, policy) if customer.mailed_on else None
@@ -282,55 +240,46 @@ class Planner:
 
     # --- decisions ----------------------------------------------------------------------------------------------------
 
-    def _remind(self, customer: Customer, policy: Policy, found: Sorted, steps: list[tuple[Item, Step]]) -> Decision:
+    def _remind(
+        self, customer: Customer, terms: Terms, policy: Policy, found: Sorted, steps: list[tuple[Item, Step]]
+    ) -> Decision:
         if len(steps) > 1:
             steps = sorted(steps, key=_by_due_date)
         rule, sequence = _highest(steps)
-        recipient = find_recipient(customer.contacts, self._routes_for(customer, rule.stage))
+        recipient = find_recipient(customer.contacts, terms.routes[rule.stage])
         if isinstance(recipient, NoRecipient):
             return self._nothing(customer, found, policy, _No("task", recipient.code, recipient.reason))
+        contact, because = recipient
+        figures = self._figures(customer, found, steps, policy)
+        if terms.claims[rule.stage]:
+            figures |= self._claims(customer, found, steps, rule)
+        reserved, needs_approval = _reserve(steps)
+        # In the order of the fields: a name before each of twenty values costs more than all else in this function.
         return Decision(
-            organization_id=customer.organization_id,
-            decision="remind",
-            reason_code=rule.stage,
-            reason=self._why(customer, found, steps, rule, sequence),
-            invoice_ids=tuple([item.invoice_id for item, _ in steps]),
-            figures=self._figures(customer, found, steps, policy) | self._claims(customer, found, steps, rule),
-            rule_id=rule.rule_id,
-            rule_version=rule.version,
-            stage=rule.stage,
-            sequence=sequence,
-            contact_id=recipient.contact.contact_id,
-            recipient_email=recipient.contact.email,
-            recipient_reason=recipient.reason,
-            language=_language(recipient, customer, policy),
-            reserved=tuple(
-                [
-                    Reserved(i.invoice_id, s.rule.stage, s.sequence, i.currency, i.open_amount, i.due_on)
-                    for i, s in steps
-                ]
-            ),
-            template=rule.template,
-            cc=_carbon_copy(rule.cc, customer.owner),
-            attachment=rule.attachment,
-            needs_approval=any(step.rule.needs_approval for _, step in steps),
-            owner=customer.owner,
+            customer.organization_id,
+            "remind",
+            rule.stage,
+            self._why(customer, found, steps, rule, sequence),
+            tuple([item.invoice_id for item, _ in steps]),
+            figures,
+            rule.rule_id,
+            rule.version,
+            rule.stage,
+            sequence,
+            contact.contact_id,
+            contact.email,
+            because,
+            _language(contact, customer, policy),
+            reserved,
+            rule.template,
+            _carbon_copy(rule.cc, customer.owner),
+            rule.attachment,
+            needs_approval,
+            customer.owner,
         )
 
-    def _routes_for(self, customer: Customer, stage: str) -> tuple[Route, ...]:
-        number = customer.customer_number if customer.customer_number in self._routed_by_number else ""
-        key = (customer.segment, customer.country, number, stage)
-        if key not in self._routes:
-            self._routes[key] = self._rules.routes_for(*key)
-        return self._routes[key]
-
     def _claims(self, customer: Customer, found: Sorted, steps: list[tuple[Item, Step]], rule: Stage) -> dict[str, Any]:
-        """What the law lets us claim beside the sums, where it may be shown at this stage."""
-        key = (customer.country, rule.stage)
-        if key not in self._claiming:
-            self._claiming[key] = rule.stage != "upcoming" and may_claim(self._rules, *key)
-        if not self._claiming[key]:
-            return {}
+        """What the law lets us claim beside the sums; empty where it comes to nothing."""
         overdue = [item for item, _ in steps] + found.waiting
         claims = find_claims(self._rules, customer.country, rule.stage, overdue, self._as_of)
         return {"claims": [claim._asdict() | {"amount": f"{claim.amount:f}"} for claim in claims]} if claims else {}
@@ -411,9 +360,19 @@ def _highest(steps: Sequence[tuple[Item, Step]]) -> Step:
     return best
 
 
-def _language(recipient: Recipient, customer: Customer, policy: Policy) -> str:
+def _reserve(steps: Sequence[tuple[Item, Step]]) -> tuple[tuple[Reserved, ...], bool]:
+    """What the mail uses up, and whether any of it waits for a person."""
+    reserved, needs_approval = [], False
+    for item, (rule, sequence) in steps:
+        invoice_id, _, _, due_on, currency, amount, *_ = item
+        reserved.append(Reserved(invoice_id, rule.stage, sequence, currency, amount, due_on))
+        needs_approval = needs_approval or rule.needs_approval
+    return tuple(reserved), needs_approval
+
+
+def _language(contact: Contact, customer: Customer, policy: Policy) -> str:
     """The contact's language, else the customer's, else the policy's; Norwegian is written as nb."""
-    found = recipient.contact.language or customer.language or policy.default_language
+    found = contact.language or customer.language or policy.default_language
     return "nb" if found in ("no", "nn") else found
 
 

@@ -56,7 +56,8 @@ def find_recipient(contacts: Sequence[Contact], routes: Sequence[Route]) -> Reci
     """The first contact, by rank of the role and then by age, whose address can be used; else why there is none."""
     passed: list[str] = []
     for route in routes:
-        held = [contact for contact in contacts if contact.role == route.role]
+        role = route.role
+        held = [contact for contact in contacts if contact.role == role]
         if len(held) > 1:
             held.sort(key=lambda contact: contact.contact_id)
         for place, contact in enumerate(held, start=1):
@@ -85,6 +86,8 @@ def _role_words(role: str, rule_id: str, version: int) -> str:
 
 def _because(route: Route, place: int, count: int, passed: Sequence[str]) -> str:
     reason = _role_words(route.role, route.rule_id, route.version)
+    if count == 1 and not passed:
+        return reason
     if count > 1:
         reason += f", number {place} of {count} in it"
     return reason + (f"; passed over: {'; '.join(passed)}" if passed else "")

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from tasks.reminders import wording
 from tasks.reminders.calendar import Calendar
 from tasks.reminders.facts import Customer, Hold, Item
+from tasks.reminders.once import Once
 from tasks.reminders.rulebook import Stage
 from tasks.reminders.stages import Step, find_step
 
@@ -46,19 +47,18 @@ class DaySteps:
     def __init__(self, ladder: Sequence[Stage], calendar: Calendar, country: str, as_of: date) -> None:
         self._ladder, self._calendar, self._country, self._as_of = ladder, calendar, country, as_of
         self._known: dict[tuple[date, int, int, date | None], Step | None] = {}
-        self._untouched: dict[date, Step | None] = {}
+        #: Of items of which nothing was said yet: their due date alone decides, and most items are such.
+        self.untouched: Mapping[date, Step | None] = Once(self._first_of)
 
     def of(self, item: Item) -> Step | None:
         """The step that this item is due for; None where there is none today."""
-        if item.level < 0:  # nothing was said of it yet: its due date alone decides, and most items are such
-            due_on = item.due_on
-            if due_on not in self._untouched:
-                self._untouched[due_on] = self._find(item)
-            return self._untouched[due_on]
         key = (item.due_on, item.level, item.sequence, item.reminded_on)
         if key not in self._known:
             self._known[key] = self._find(item)
         return self._known[key]
+
+    def _first_of(self, due_on: date) -> Step | None:
+        return self._find(Item(0, "", False, due_on, "", ZERO, False))
 
     def _find(self, item: Item) -> Step | None:
         late = self._calendar.next_working_day(self._country, item.due_on) < self._as_of
@@ -72,20 +72,20 @@ def sort_items(customer: Customer, steps: DaySteps, as_of: date, soon: date) -> 
     """
     found = Sorted([], [], [], [], [], {}, [], {}, {})
     overdue, taken, waiting, owed, sums = found.overdue, found.steps, found.waiting, found.owed, found.overdue_sums
-    holds = _item_holds(customer.holds, as_of) if customer.holds else {}
+    untouched, holds = steps.untouched, _item_holds(customer.holds, as_of) if customer.holds else {}
     for item in customer.items:
-        _, _, is_credit, due_on, currency, amount, disputed, _, _, _, unknown = item
+        _, _, is_credit, due_on, currency, amount, disputed, level, _, _, unknown = item
         if is_credit or amount <= ZERO:
             _add_credit(found, item)
             continue
         late = due_on < as_of
         if late:
             overdue.append(item)
-            sums[currency] = sums.get(currency, ZERO) + amount
+            sums[currency] = sums[currency] + amount if currency in sums else amount
         if (disputed or unknown or holds) and (held := _held(item, holds)) is not None:
             found.held.append(held)
             continue
-        step = steps.of(item)
+        step = untouched[due_on] if level < 0 else steps.of(item)
         if step is not None:
             taken.append((item, step))
         elif late:
@@ -94,7 +94,7 @@ def sort_items(customer: Customer, steps: DaySteps, as_of: date, soon: date) -> 
             if due_on <= soon:
                 found.due_soon.append(item)
             continue
-        owed[currency] = owed.get(currency, ZERO) + amount
+        owed[currency] = owed[currency] + amount if currency in owed else amount
     return found
 
 

@@ -29,17 +29,18 @@ def smallest(currency: str) -> Decimal:
 
 def money(currency: str, amount: Decimal) -> str:
     """A sum with its currency, such as ``EUR 1,310.50``; further places are kept where they count."""
-    return f"{currency} {_shortest(currency, amount):,f}"
+    plain = digits(currency, amount)
+    return f"{currency} {plain}" if len(plain) <= _UNGROUPED else f"{currency} {Decimal(plain):,f}"
+
+
+_UNGROUPED = len("999.99")
 
 
 def digits(currency: str, amount: Decimal) -> str:
     """The same sum as digits alone, such as ``1310.50``: how JSON keeps it exactly."""
-    return f"{_shortest(currency, amount):f}"
-
-
-def _shortest(currency: str, amount: Decimal) -> Decimal:
     rounded = amount.quantize(smallest(currency))
-    return rounded if rounded == amount else amount.normalize()
+    # With that few places digits are all that comes out; a sum of more places may come out as 1E-8.
+    return str(rounded) if rounded == amount else f"{amount.normalize():f}"
 
 
 def sums(amounts: Mapping[str, Decimal]) -> str:
