@@ -92,7 +92,7 @@ def fill(connection: Connection, customers: int) -> None:
 
 
 def timed(label: str, work: Callable[[], T]) -> T:
-    """What ``work`` returns; its seconds are printed: by the clock, of all processors (the server too), of this process."""
+    """What ``work`` returns; its seconds are printed: by the clock, of processors (the server too), here."""
     began, busy, of_all = time.perf_counter(), time.process_time(), _of_all()
     done = work()
     own, everybody = time.process_time() - busy, _of_all() - of_all
