@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import date, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from tests.end_to_end.test_up import _ask as ask
 from tests.ledgers import item, write_csv
 
 KONTOR = [sys.executable, "-m", "flows.cli"]
-FIRST = date(2026, 11, 2)
+FIRST = datetime.now(UTC).date() - timedelta(weeks=4)  # no list may speak of a day to come
 IDLE_SECONDS = 60.0
 LONGEST = 300.0
 
@@ -65,16 +65,16 @@ def _standing(home: Path) -> Iterator[int]:
             remove_postgres(home)
 
 
-def _until(holds: Callable[[], object], pause: float = 0.05) -> float:
+def _until(holds: Callable[[], object], what: Callable[[], object] | str, pause: float = 0.05) -> float:
     """Seconds until it holds.
 
     Raises:
-        SystemExit: it does not in five minutes.
+        SystemExit: it does not in five minutes; says what was waited for.
     """
     begun = time.perf_counter()
     while not holds():
         if time.perf_counter() - begun > LONGEST:
-            raise SystemExit("what was waited for did not happen in five minutes")
+            raise SystemExit(f"not within five minutes: {what if isinstance(what, str) else what()}")
         time.sleep(pause)
     return time.perf_counter() - begun
 
@@ -96,12 +96,10 @@ def _drop(home: Path, week: int) -> None:
     shutil.move(path, home / "inbox" / path.name)
 
 
-def _family(supervisor: int) -> list[Any]:
+def _family(supervisor: int, home: Path) -> list[Any]:
     """Every process of the stack: supervisor, companions, servers and what they have started."""
-    own = psutil.Process(supervisor)
-    marks = ("uvicorn", "postgres", "pg_receivewal")
-    others = [p for p in psutil.process_iter() if any(mark in " ".join(_words(p)) for mark in marks)]
-    return list({p.pid: p for p in (own, *own.children(recursive=True), *others)}.values())
+    first = [psutil.Process(supervisor), *(p for p in psutil.process_iter() if str(home) in " ".join(_words(p)))]
+    return list({p.pid: p for one in first for p in (one, *one.children(recursive=True))}.values())
 
 
 def _words(process: Any) -> list[str]:
@@ -135,10 +133,10 @@ def _used(processes: list[Any]) -> dict[str, list[float]]:
     return found
 
 
-def _idle(supervisor: int) -> list[tuple[object, ...]]:
-    before = _used(_family(supervisor))
+def _idle(supervisor: int, home: Path) -> list[tuple[object, ...]]:
+    before = _used(_family(supervisor, home))
     time.sleep(IDLE_SECONDS)
-    after = _used(_family(supervisor))
+    after = _used(_family(supervisor, home))
     rows: list[tuple[object, ...]] = [
         (name, f"{held[0]:.0f}", f"{100 * (held[1] - before.get(name, [0.0, held[1]])[1]) / IDLE_SECONDS:.1f}")
         for name, held in sorted(after.items(), key=lambda pair: -pair[1][0])
@@ -153,7 +151,13 @@ def _cycle(home: Path) -> list[tuple[object, ...]]:
     wanted = {ask(home, f"deployments/{d['id']}/create_flow_run")["id"] for d in deployments}
     over = {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED", "CANCELLED"]}}
     asked = {"id": {"any_": list(wanted)}, "state": over}
-    _until(lambda: ask(home, "flow_runs/count", flow_runs=asked) == len(wanted), 0.5)
+
+    def states() -> dict[str, str]:
+        """How each of the runs stands."""
+        runs = ask(home, "flow_runs/filter", flow_runs={"id": {"any_": list(wanted)}})
+        return {run["name"]: run["state_name"] for run in runs}
+
+    _until(lambda: ask(home, "flow_runs/count", flow_runs=asked) == len(wanted), states, 0.5)
     took, used = time.perf_counter() - begun, _busy() - busy
     with database.engine_for(Settings(home=home), database.FLOWS).connect() as connection:
         rows: list[tuple[object, ...]] = [
@@ -187,17 +191,17 @@ def main() -> None:
         _drop(home, 0)
         begun = time.perf_counter()
         with _standing(home) as supervisor:
-            _until((home / "up" / "ready").exists)
+            _until((home / "up" / "ready").exists, "all stands")
             ready = time.perf_counter() - begun
-            _until(lambda: _runs(home))
+            _until(lambda: _runs(home), "the first run's first word")
             first = time.perf_counter() - begun
-            _until(lambda: _runs(home) == ["done"])
+            _until(lambda: _runs(home) == ["done"], "the first run's end")
             rows: list[tuple[object, ...]] = [("`kontor up` in a fresh home until all stands", f"{ready:.1f}")]
             rows.append(("until the first run's first word, of a file that lay there", f"{first:.1f}"))
             rows += _asked(home)
             show(f"How soon; {machine()}", ("what", "seconds"), rows)
             time.sleep(30)
-            show(f"Idle; {machine()}", ("process", "MB", "hundredths of a processor"), _idle(supervisor))
+            show(f"Idle; {machine()}", ("process", "MB", "hundredths of a processor"), _idle(supervisor, home))
             show(f"A cycle with nothing to do; {machine()}", ("flow", "state", "seconds"), _cycle(home))
     finally:
         shutil.rmtree(home, ignore_errors=True)
@@ -214,8 +218,8 @@ def _asked(home: Path) -> Iterator[tuple[object, ...]]:
     for week in (1, 2, 3):
         known = len(_runs(home))
         _drop(home, week)
-        arrivals.append(_until(lambda known=known: len(_runs(home)) > known))  # type: ignore[misc]
-        _until(lambda: set(_runs(home)) == {"done"})
+        arrivals.append(_until(lambda known=known: len(_runs(home)) > known, "a run of the file"))  # type: ignore[misc]
+        _until(lambda: set(_runs(home)) == {"done"}, "the end of the file's run")
     yield "a file in the inbox to its run's first word, each of three", ", ".join(f"{one:.1f}" for one in arrivals)
 
 
