@@ -30,10 +30,9 @@ from tests.stage import Stage
 
 pytestmark = [pytest.mark.xdist_group("faults"), pytest.mark.campaign]
 
-KILLS = 8 * CAMPAIGN_FACTOR  # of each kind of run
+KILLS = 4 * CAMPAIGN_FACTOR  # of each kind of run
 DELIVERIES_ALIKE = 8  # what a delivery leaves undisturbed is found out once
-# A kill falls within the first half of what a whole run would take, so that several are needed for one.
-SHARE_OF_A_RUN = 0.5
+KILLS_OF_A_RUN = 6  # then it is left to end
 
 Look = Callable[[], list[str]]
 
@@ -64,9 +63,9 @@ class Toll:
 
     def run_until_it_survives(self, stage: Stage, flow: str, look: Look, **parameters: object) -> None:
         """Start the flow, each time killed at a step of the next seed, until it ends by itself; look after each."""
-        while self.kills < KILLS:
+        for _ in range(KILLS_OF_A_RUN):
             seed = next(self.seeds)
-            last = random.Random(f"{flow} {seed}").randint(1, int(SHARE_OF_A_RUN * self.steps[flow]))
+            last = random.Random(f"{flow} {seed}").randint(1, self.steps[flow])
             ended = stage.processes.start_flow(flow, {"KONTOR_TEST_LAST_STEP": str(last)}, **parameters).wait()
             if ended.code != KILLED:
                 assert ended.code == 0, (flow, seed, ended.said)
