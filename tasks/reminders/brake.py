@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 from statistics import median
 
+from tasks.reminders import wording
 from tasks.reminders.rulebook import RuleBook
 
 
@@ -26,7 +27,8 @@ def check_brake(rules: RuleBook, planned: int, earlier: Sequence[int]) -> str | 
     allowed = max(usual * multiple.threshold, floor.threshold if floor is not None else Decimal(0))
     if planned <= allowed:
         return None
+    most, times, median_words = map(wording.number, (allowed, multiple.threshold, usual))
     return (
-        f"{planned} mails are planned; {allowed:f} are allowed without a person's word"
-        f" ({multiple.threshold:f} times the median of {usual:f} over {len(earlier)} earlier runs)"
+        f"{planned} mails are planned; {most} are allowed without a person's word"
+        f" ({times} times the median of {median_words} over {len(earlier)} earlier runs)"
     )

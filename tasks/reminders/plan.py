@@ -234,7 +234,7 @@ class Planner:
         if cap is not None and cap.window_days is not None:
             count = sum((self._as_of - day).days < cap.window_days for day in customer.mailed_on)
             if count >= cap.threshold:
-                reason = f"{count} mails in {cap.window_days} days (allowed {cap.threshold:f})."
+                reason = f"{count} mails in {cap.window_days} days (allowed {wording.number(cap.threshold)})."
                 return _No("nothing", "capped", reason)
         return None
 

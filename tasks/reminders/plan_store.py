@@ -16,6 +16,7 @@ from tasks.errors import Refused
 from tasks.reminders.brake import check_brake
 from tasks.reminders.drafts import DraftPlan
 from tasks.reminders.rulebook import RuleBook
+from tasks.reminders.tasks_store import close_tasks, open_tasks
 
 COUNTS = ("decided", "recorded", "planned", "reserved", "tasks_opened", "tasks_closed")
 
@@ -39,8 +40,8 @@ def save_plan(
     recorded = connection.execute(text(_RECORD), given).rowcount
     planned = connection.execute(text(_PLAN), given).rowcount
     reserved = connection.execute(text(_RESERVE), given).rowcount
-    opened = connection.execute(text(_OPEN_TASKS), given).rowcount
-    closed = connection.execute(text(_CLOSE_TASKS), given).rowcount
+    opened = open_tasks(connection, run_id, as_of, brake)
+    closed = close_tasks(connection, as_of)
     connection.execute(text("drop table planned_decision, planned_item"))
     connection.exec_driver_sql("set local enable_nestloop = on")
     counts = draft.reasons.total(), recorded, planned, reserved, opened, closed
@@ -156,19 +157,4 @@ from planned_item i
 join outbox.reminders m
     on m.organization_id = i.organization_id and m.as_of = :as_of and m.run_id = :run_id and m.state = 'planned'
 order by m.reminder_id, i.due_on, i.invoice_id
-"""
-
-_OPEN_TASKS = """
-insert into ops.reminder_tasks (organization_id, kind, as_of, run_id, owner, details)
-select p.organization_id, p.reason_code, :as_of, :run_id, p.owner, p.reason
-from planned_decision p where p.decision = 'task'
-on conflict (organization_id, kind) where closed_at is null do nothing
-"""
-
-_CLOSE_TASKS = """
-update ops.reminder_tasks t
-set closed_at = now(), closed_by = 'overdue_reminders', close_reason = 'a usable address was found'
-from planned_decision p
-where t.organization_id = p.organization_id and t.closed_at is null and p.decision = 'remind'
-  and t.kind in ('no_contact', 'no_valid_address', 'address_bounced')
 """

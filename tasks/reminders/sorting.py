@@ -130,14 +130,25 @@ def _stands(hold: Hold, as_of: date) -> bool:
 
 
 def broken_promise(customer: Customer, as_of: date) -> date | None:
-    """The last day of the newest promise that has passed with its items still open; None where there is none."""
-    still_open = {item.invoice_id for item in customer.items}
+    """The last day of the newest promise that has passed with something that it spoke of still open; None without one.
+
+    A promise about the customer as a whole speaks of what was due by its last day. One that a newer promise stands in
+    for is not told any more.
+    """
+    promises = [hold for hold in customer.holds if hold.kind == "promise_to_pay" and hold.until is not None]
+    anew = {hold.invoice_id for hold in promises if _stands(hold, as_of)}
+    if None in anew:
+        return None
+    owed = {item.invoice_id: item.due_on for item in customer.items if item.open_amount > ZERO and not item.is_credit}
     return max(
         (
             hold.until
-            for hold in customer.holds
-            if hold.kind == "promise_to_pay" and hold.until is not None and hold.until < as_of
-            and (hold.invoice_id is None or hold.invoice_id in still_open)
+            for hold in promises
+            if hold.until is not None and hold.until < as_of and any(
+                due_on <= hold.until if hold.invoice_id is None else invoice_id == hold.invoice_id
+                for invoice_id, due_on in owed.items()
+                if invoice_id not in anew
+            )
         ),
         default=None,
     )  # fmt: skip

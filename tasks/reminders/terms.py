@@ -10,6 +10,7 @@ from datetime import date, timedelta
 from decimal import Decimal
 from typing import NamedTuple
 
+from tasks.reminders import wording
 from tasks.reminders.calendar import Calendar
 from tasks.reminders.facts import Customer
 from tasks.reminders.fees import may_claim
@@ -87,7 +88,7 @@ class AllTerms:
         age = self.age_of(source)
         if limit is None or (age is not None and age <= limit.threshold):
             return None
-        told = f"is {age} days old (allowed {limit.threshold:f})" if age is not None else "never came"
+        told = f"is {age} days old (allowed {wording.number(limit.threshold)})" if age is not None else "never came"
         return f"The newest ledger of {source} {told}; what it calls open may have been paid."
 
     def age_of(self, source: str) -> int | None:

@@ -43,6 +43,11 @@ def digits(currency: str, amount: Decimal) -> str:
     return str(rounded) if rounded == amount else f"{amount.normalize():f}"
 
 
+def number(value: Decimal) -> str:
+    """A bound or a median without the places that a table keeps: ``10``, ``2.5``."""
+    return f"{value.normalize():f}"
+
+
 def sums(amounts: Mapping[str, Decimal]) -> str:
     """Sums of several currencies side by side, by currency; they are never added up."""
     return ", ".join([money(currency, amounts[currency]) for currency in sorted(amounts)])

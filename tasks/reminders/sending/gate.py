@@ -23,6 +23,8 @@ from datetime import date
 from decimal import Decimal
 from typing import Literal, NamedTuple
 
+from tasks.reminders import wording
+
 _ZERO = Decimal(0)
 _RANK: Mapping[str, int] = {"upcoming": 0, "first": 1, "second": 2, "final": 3}
 
@@ -160,7 +162,8 @@ def _stale(mail: Queued, facts: Facts, day: date) -> str:
         newest = facts.fresh.get(source)
         if newest is None or (day - newest).days > facts.greatest_age_days:
             age = f"{(day - newest).days} days old" if newest else "of no day"
-            return f"stale_data: the newest ledger of {source} is {age} (allowed {facts.greatest_age_days:f})"
+            allowed = wording.number(facts.greatest_age_days)
+            return f"stale_data: the newest ledger of {source} is {age} (allowed {allowed})"
     return ""
 
 

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, text
 
 from tasks.errors import Refused
 from tasks.letters import Delivery
+from tasks.reminders.tasks_store import close_answered_brake
 
 # A mailbox that does not exist, by the server's code and, where it says more, its enhanced code (RFC 3463).
 _NO_SUCH_MAILBOX = (550, 551, 553)
@@ -233,7 +234,10 @@ returning reminder_id
 
 def approve(connection: Connection, reminder_ids: Sequence[int], *, author: str, now: datetime) -> list[int]:
     """Let these mails go, those that wait for a person and those held; returns the ones that changed."""
-    return list(connection.scalars(text(_APPROVE), {"ids": list(reminder_ids), "author": author, "now": now}))
+    values = {"ids": list(reminder_ids), "author": author, "now": now}
+    approved = list(connection.scalars(text(_APPROVE), values))
+    close_answered_brake(connection, author)
+    return approved
 
 
 _APPROVE = """
@@ -261,7 +265,9 @@ def hold_mails(
 ) -> list[int]:
     """Keep these mails back until they are released; returns the ones that changed."""
     values = {"ids": list(reminder_ids), "reason": f"person: {reason} ({author})", "now": now}
-    return list(connection.scalars(text(_HOLD), values))
+    held = list(connection.scalars(text(_HOLD), values))
+    close_answered_brake(connection, author)
+    return held
 
 
 _HOLD = """

@@ -20,6 +20,7 @@ from tasks.reminders.plan_store import save_plan, why_braked
 from tasks.reminders.planning_store import draft_day
 from tasks.reminders.preview_store import explain, preview
 from tasks.reminders.rules_store import fetch_rulebook
+from tasks.reminders.sending.outbox_store import approve, awaiting_approval
 from tests.ledgers import TODAY, Books, item, write_csv
 
 DAY = date(2012, 6, 4)  # a Monday
@@ -252,6 +253,64 @@ def test_a_braked_run_waits_for_a_person(books: Books) -> None:
     assert [(row["state"], row["needs_approval"], row["state_reason"]) for row in kept(books)["mails"]] == [
         ("planned", True, "too many")
     ]
+
+
+def tasks_of(books: Books) -> list[tuple[str | None, str, str | None, str | None]]:
+    """Every task: customer, kind, owner, and who closed it."""
+    rows = books.read("select customer_number, kind, owner, closed_by from report.reminder_tasks order by task_id")
+    return [(row["customer_number"], row["kind"], row["owner"], row["closed_by"]) for row in rows]
+
+
+def test_a_brake_asks_finance_and_is_answered_by_who_lets_the_mails_go(books: Books) -> None:
+    """One task stands however often it is run; approving the last mail closes it in the same transaction."""
+    run_on(books, DAY, brake="too many")
+    run_on(books, DAY)
+    assert tasks_of(books) == [("3", "no_contact", None, None), (None, "brake", "finance", None)]
+    [details] = books.read("select details from ops.reminder_tasks where kind = 'brake'")
+    assert details == {"details": "too many. The mails of 2012-06-04 wait for a person."}
+    with books.engine.begin() as connection:
+        assert approve(connection, awaiting_approval(connection), author="Ida", now=TODAY_NOON)
+    assert tasks_of(books)[1] == (None, "brake", "finance", "Ida")
+
+
+def test_a_broken_promise_is_told_to_the_owner_until_it_is_paid(books: Books, tmp_path: Path) -> None:
+    """Kept apart from the reminder itself, told once, and closed by the plan after the newest list drops the item."""
+    with books.engine.begin() as connection:
+        connection.execute(text("update crm.organizations set owner = 'Olga' where customer_number = '1'"))
+        promise = NewHold("promise_to_pay", "1", DAY - timedelta(days=9), "test", "said so", until=DAY)
+        insert_hold(connection, promise)
+    run_on(books, DAY)
+    assert [kind for _, kind, *_ in tasks_of(books)] == ["no_contact"]
+    for days in (1, 1, 2):
+        run_on(books, DAY + timedelta(days=days))
+    assert tasks_of(books)[1:] == [("1", "broken_promise", "Olga", None)]
+    run_on(books, DAY)
+    rows = [item("3", "C1", "70.00", DAY - timedelta(days=20)), item("3", "C2", "70.00", DAY + timedelta(days=20))]
+    books.take_in(write_csv(tmp_path / "next.csv", rows), "open_items", DAY + timedelta(days=3))
+    run_on(books, DAY + timedelta(days=3))
+    assert tasks_of(books)[1:] == [("1", "broken_promise", "Olga", "overdue_reminders")]
+
+
+def test_old_ledgers_are_told_to_finance_once_until_a_newer_one_comes(books: Books, tmp_path: Path) -> None:
+    """Nobody is reminded on a guess; one task says how many customers and why, and goes with the next list."""
+    for days in (30, 31):
+        assert run_on(books, DAY + timedelta(days=days))["planned"] == 0
+    [told] = books.read("select organization_id, owner, details, closed_at from ops.reminder_tasks")
+    assert (told["organization_id"], told["owner"], told["closed_at"]) == (None, "finance", None)
+    assert told["details"].startswith(
+        "3 customers are not reminded. The newest ledger of accounting is 30 days old (allowed 10)"
+    )
+    rows = [item("3", "C1", "70.00", DAY - timedelta(days=20))]
+    books.take_in(write_csv(tmp_path / "next.csv", rows), "open_items", DAY + timedelta(days=32))
+    run_on(books, DAY + timedelta(days=32))
+    assert tasks_of(books) == [
+        (None, "stale_data", "finance", "overdue_reminders"),
+        ("3", "no_contact", None, None),
+    ]
+    rows = [item("9", "Z1", "70.00", DAY + timedelta(days=99))]
+    books.take_in(write_csv(tmp_path / "last.csv", rows), "open_items", DAY + timedelta(days=33))
+    run_on(books, DAY + timedelta(days=33))
+    assert tasks_of(books)[1] == ("3", "no_contact", None, "overdue_reminders")
 
 
 def test_received_money_lowers_what_is_due(books: Books) -> None:

@@ -151,6 +151,20 @@ def test_a_promise_ends_by_itself_and_is_noted_when_broken() -> None:
     assert "was not kept" in found.reason
 
 
+def test_a_promise_is_not_called_broken_for_what_it_never_spoke_of() -> None:
+    """Paid in time it is kept, though other items fall due later; a newer promise takes the place of an older one."""
+    ended = Hold(1, "promise_to_pay", None, LATER - timedelta(days=60), "")
+    later_item = customer(owed(2, LATER - timedelta(days=30)), owed(3, MONDAY, "-5.00"), holds=(ended,))
+    assert "broken_promise" not in decided(later_item, LATER).figures
+    still_open = later_item._replace(items=(*later_item.items, owed(1, LATER - timedelta(days=60))))
+    assert decided(still_open, LATER).figures["broken_promise"] == "2012-04-02"
+    anew = still_open._replace(holds=(ended, Hold(2, "promise_to_pay", 1, LATER, "")))
+    assert "broken_promise" not in decided(anew, LATER).figures
+    anew = still_open._replace(holds=(ended, Hold(2, "promise_to_pay", None, LATER, "")))
+    assert (found := decided(anew, LATER)).reason_code == "promise_to_pay"
+    assert "broken_promise" not in found.figures
+
+
 def test_disputed_and_unknown_items_are_left_out_and_the_rest_is_reminded() -> None:
     """A dispute, and a mail of which nobody knows whether it arrived, block their own items and no other."""
     who = customer(owed(1, MONDAY, disputed=True), owed(2, MONDAY, unknown=True, level=1, sequence=1), owed(3, MONDAY))
