@@ -19,7 +19,7 @@ from tasks.erasures.keys import ErasureKey
 from tasks.erasures.ledger_file import Entry, ErasureLedger, Line
 from tasks.erasures.terms import Terms, terms_of_contact
 from tasks.erasures.traces_store import blind_terms, erase_traces
-from tasks.history.store import array_of, erase_values
+from tasks.history.store import array_of, deleting_to_erase, erase_values
 
 # Placing a hold takes it alone, a batch that destroys shares it: a hold comes before a batch or after it, never amid.
 HOLD_LOCK = "hashtextextended('kontor holds', 0)"
@@ -51,7 +51,9 @@ def let_go(
     free = not_held(*identity.subjects)
     if delete:
         known = references_to(connection, identity) if references is None else references
-        row = connection.execute(text(_delete_statement(identity, known, free)), bound).one()
+        # Whose history goes in full need not be entered with the values that would go again with the next statement.
+        with deleting_to_erase(connection, identity.table if identity.history is None else ""):
+            row = connection.execute(text(_delete_statement(identity, known, free)), bound).one()
         gone["deleted"] = row.rows
         gone["history"] += _forget(connection, identity, row)
     if gone["deleted"] <= bound["ids"].count(","):
@@ -286,19 +288,33 @@ _STAGE = text(
 
 
 def _matching_statement(identity: Identity, *, only_asked: bool = False) -> str:
+    """Who goes: by external id, else by key, and on request by key and address whatever their id says.
+
+    Nearly all are known by their id, so hashes are made only while there are subjects left to look for.
+    """
     known_again = "s.asked" if only_asked else "(s.asked or record.seen_as_of <= s.at)"
+    there = f"{identity.differs} and {not_held(*identity.subjects)}"
     return f"""
-with record as materialized (
-    select r.{identity.key} as id, r.external_id, r.seen_as_of, {identity.key_hash} as key_hash,
-           {identity.address_hash} as address_hash
-    from {identity.records}
-    where {identity.differs} and {not_held(*identity.subjects)}
+with known as materialized (
+    select record.id, record.external_id
+    from (select r.{identity.key} as id, r.external_id, r.seen_as_of from {identity.records} where {there}) record
+    join replayed s on s.entity = :entity and s.external_id = record.external_id
+    where {known_again}
+), missing as materialized (
+    select s.* from replayed s
+    where s.entity = :entity and (s.asked or s.key_hash is not null and not exists (
+        select from known k where k.external_id = s.external_id))
+), record as materialized (
+    select r.{identity.key} as id, r.seen_as_of, {identity.key_hash} as key_hash
+    from {identity.records} where {there} and exists (select from missing where key_hash is not null)
+      and not exists (select from known k where k.external_id = r.external_id)
+), address as materialized (
+    select r.{identity.key} as id, {identity.address_hash} as address_hash
+    from {identity.records} where {there} and exists (select from replayed where asked and address_hash is not null)
 )
-select id from record join replayed s on s.entity = :entity and s.external_id = record.external_id
-where {known_again}
+select id from known
 union
-select id from record join replayed s on s.entity = :entity and s.key_hash = record.key_hash
-where {known_again}
+select id from record join missing s using (key_hash) where {known_again}
 union
-select id from record join replayed s on s.asked and s.address_hash = record.address_hash
+select id from address join replayed s on s.asked and s.address_hash = address.address_hash
 """

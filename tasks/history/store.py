@@ -8,7 +8,8 @@ changed along with the entries.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -49,7 +50,10 @@ class Verification:
 
 @dataclass(frozen=True)
 class Change:
-    """One column of one changed record; ``erased`` where its values were let go."""
+    """One column of one changed record; ``erased`` where its values were let go.
+
+    ``column_name`` is empty where a record was deleted in order to erase it: none of its columns was entered.
+    """
 
     entry_id: int
     changed_at: datetime
@@ -392,10 +396,11 @@ with organization as (
     where e.table_name = 'contact_roles'
 )
 select e.entry_id, e.changed_at, e.operation, e.table_name, e.record_id, e.role, e.actor, e.run_id,
-       u.name as column_name, e.old_values ->> u.name as old_value, e.new_values ->> u.name as new_value,
-       e.operation <> 'erase' and coalesce(e.commitments ? u.name, false) as erased
+       coalesce(u.name, '') as column_name, e.old_values ->> u.name as old_value,
+       e.new_values ->> u.name as new_value,
+       e.operation <> 'erase' and (u.name is null or coalesce(e.commitments ? u.name, false)) as erased
 from wanted join history.change_log e using (entry_id)
-cross join lateral unnest(e.column_names) with ordinality as u (name, place)
+left join lateral unnest(e.column_names) with ordinality as u (name, place) on true
 order by e.entry_id, u.place
 """
 
@@ -412,6 +417,21 @@ def read_changes(connection: Connection, customer_number: str) -> list[Change]:
 def array_of(ids: Sequence[int] | str) -> str:
     """The ids as PostgreSQL writes an array; a driver takes its time over thousands of single numbers."""
     return ids if isinstance(ids, str) else "{" + ",".join(map(str, ids)) + "}"
+
+
+@contextmanager
+def deleting_to_erase(connection: Connection, table: str) -> Iterator[None]:
+    """Have ``kontor_retention``'s deletions from this table of ``crm`` entered without values, for a ``with`` block.
+
+    Only for records whose history is erased in full in the same transaction, right behind it. The entry says that the
+    record was deleted, by whom and when, and names no column. An empty name changes nothing.
+    """
+    named = text("select set_config('kontor.erasing', :named, true)")
+    if table:
+        connection.execute(named, {"named": table})
+    yield
+    if table:
+        connection.execute(named, {"named": ""})
 
 
 def erase_values(
