@@ -41,7 +41,7 @@ from tasks.backfills.windows import Input, Window
 from tasks.database import RETENTION, engine_for
 from tasks.erasures.keys import key_of
 from tasks.erasures.ledger_file import ledger_of
-from tasks.erasures.store import replay
+from tasks.erasures.replay_store import replay
 from tasks.errors import KontorError, Locked, PartlyDone, UsageError
 from tasks.feeds.read_ahead import reading_ahead
 from tasks.instructions import fetch_instruction, keep_instruction
@@ -238,8 +238,7 @@ def apply_erasures_again(run: BackfillRun) -> dict[str, int]:
     ledger = ledger_of(run.settings.home)
     if not any(True for _ in ledger.read()):
         return {}
-    with engine_for(run.settings, RETENTION, purpose="kontor backfill").begin() as connection:
-        counts = replay(connection, ledger, key_of(run.settings.home))
+    counts = replay(engine_for(run.settings, RETENTION, purpose="kontor backfill"), ledger, key_of(run.settings.home))
     log_event("erasures_applied_again", run_id=run.run.run_id, **counts)
     return counts
 

@@ -38,7 +38,7 @@ from tasks.backups.shipping import unpack_shipped_home
 from tasks.database import RETENTION, database_url
 from tasks.erasures.keys import key_of
 from tasks.erasures.ledger_file import ErasureLedger, ledger_of, longest_ledger
-from tasks.erasures.store import replay
+from tasks.erasures.replay_store import replay
 from tasks.errors import DependencyDown, Refused
 from tasks.local_stack import (
     LocalPostgres,
@@ -241,8 +241,7 @@ def apply_erasures(settings: Settings, server: LocalPostgres, ledgers: list[Eras
     # A sealed database admits the superuser only, who then takes the role's place.
     url = database_url(settings, server.superuser)
     engine = create_engine(url, poolclass=NullPool, connect_args={"options": f"-c timezone=UTC -c role={RETENTION}"})
-    with engine.begin() as connection:
-        return replay(connection, ledger, key)
+    return replay(engine, ledger, key)
 
 
 def _go_on_with(home: Path, ledger: ErasureLedger) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-TARGET_SECONDS = 0.03
-_LONGEST = 4  # times its target, which a batch may take while nobody waits for it
+TARGET_SECONDS = 0.02
+_LONGEST = 2  # times its target, which a batch may take while nobody waits for it: 40 ms, for whoever comes late
 
 
 @dataclass
@@ -28,7 +28,7 @@ class Pace:
         """Learn from a batch that held locks for so long, and from whether somebody stood and waited for it.
 
         What makes a batch slow is as often a busy machine: as long as nobody waits it is made smaller only when it
-        takes several times as long as it should.
+        takes twice as long as it should.
         """
         if waited_for:
             self._set(self.size / 2)

@@ -73,7 +73,7 @@ def apply_item(purge: Purge, item: Item, selection: Selection, told: Told = unto
 
 
 def _apply_keyset(purge: Purge, item: Item, selection: Selection, told: Told) -> int:
-    identity, pace, gone = IDENTITIES[item.entity], Pace(2_000, 250, 10_000, 0.04), 0
+    identity, pace, gone = IDENTITIES[item.entity], Pace(2_000, 250, 10_000, 0.025), 0
     with purge.engine.connect() as connection:
         references = references_to(connection, identity)
     after, failures = item.reached, 0

@@ -16,7 +16,7 @@ from tasks import database, ledger
 from tasks.erasures.blind import blind_everywhere
 from tasks.erasures.files import _texts_of, addresses_in_files
 from tasks.erasures.keys import key_of
-from tasks.erasures.store import replay
+from tasks.erasures.replay_store import replay
 from tasks.erasures.traces_store import blind_scan
 from tasks.errors import Refused
 from tasks.feeds.corrections import CorrectedRow
@@ -353,7 +353,7 @@ def test_a_restore_does_not_bring_the_erased_back(office: Office) -> None:
         )
     key = key_of(office.settings.home)
     for _ in range(2):
+        replay(database.engine_for(office.settings, database.RETENTION), office.ledger, key)
         with office.erasing() as connection:
-            replay(connection, office.ledger, key)
             assert blind_scan(connection, key) == {}
     assert office.count("crm.contacts") == len(saved["crm.contacts"]) - 1

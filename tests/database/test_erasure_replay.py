@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,12 @@ from sqlalchemy import text
 
 from configs.settings import Settings
 from tasks import database
+from tasks.erasures import replay_store
 from tasks.erasures.keys import ErasureKey, hash_sql
 from tasks.erasures.ledger_file import Entry, ErasureLedger, Line, Subject
-from tasks.erasures.store import mirror, replay, void_what_came_to_nothing
-from tests.histories import add_customer, writing
+from tasks.erasures.replay_store import replay
+from tasks.erasures.store import mirror, void_what_came_to_nothing
+from tests.histories import add_customer, seal, verify, writing
 
 AFTER = datetime(2026, 11, 21, 4, tzinfo=UTC)
 BEFORE = datetime(2026, 11, 19, 4, tzinfo=UTC)
@@ -40,8 +44,7 @@ def _contacts(settings: Settings) -> list[dict[str, Any]]:
 
 
 def _replay(settings: Settings, ledger: ErasureLedger) -> dict[str, int]:
-    with writing(settings, database.RETENTION) as connection:
-        return replay(connection, ledger, KEY)
+    return replay(database.engine_for(settings, database.RETENTION), ledger, KEY)
 
 
 def _entry(kind: str, at: datetime, *subjects: Subject, entity: str = "crm.contacts", reference: str = "") -> Entry:
@@ -75,6 +78,51 @@ def test_who_was_erased_goes_again_and_a_second_replay_changes_nothing(customer:
     assert (left, copied, listed) == (0, 3, 1)
     again = _replay(customer, ledger)
     assert {name: n for name, n in again.items() if n and name not in ("lines", "subjects")} == {}
+
+
+def test_contacts_that_were_merged_go_in_blocks_at_once(
+    customer: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks of four people, each of whom refers to somebody of another block: all go, nobody else does."""
+    monkeypatch.setattr(replay_store, "BLOCK", 4)
+    with writing(customer) as connection:
+        add_customer(connection, "B", contacts=20)
+    with writing(customer, database.OWNER) as connection:
+        connection.execute(text(_MERGE_CROSSWISE))
+    kept, people = _contacts(customer)[:3], _contacts(customer)[3:]
+    ledger = ErasureLedger(tmp_path / "ledger.jsonl")
+    ledger.append([_entry("erasure", AFTER, *(Subject(row["external_id"]) for row in people))])
+    assert _replay(customer, ledger)["contacts_deleted"] == 20
+    assert _contacts(customer) == kept
+    seal(customer)
+    assert verify(customer).breaks == ()
+    assert _replay(customer, ledger)["contacts_deleted"] == 0
+
+
+_MERGE_CROSSWISE = """
+update crm.contacts c set merged_into = case when c.contact_id < b.middle then c.contact_id + 10
+                                             else c.contact_id - 10 end
+from (select min(contact_id) as first, min(contact_id) + 10 as middle from crm.contacts
+      join crm.organizations using (organization_id) where customer_number = 'B') b
+where c.contact_id >= b.first
+"""
+
+
+def test_a_block_that_the_database_ends_is_done_again(customer: Settings, tmp_path: Path) -> None:
+    """Somebody works on two of its people in the other order: one of the two must give way, and the people still go."""
+    ledger = ErasureLedger(tmp_path / "ledger.jsonl")
+    ledger.append([_entry("erasure", AFTER, *(Subject(row["external_id"]) for row in _contacts(customer)))])
+    touch = text("update crm.contacts set phone = '1' where contact_id = (select {} (contact_id) from crm.contacts)")
+    waits = text("select exists (select from pg_locks where not granted and locktype in ('transactionid', 'tuple'))")
+    with ThreadPoolExecutor(1) as beside, writing(customer) as connection:
+        connection.execute(text(str(touch).format("max")))
+        replayed = beside.submit(_replay, customer, ledger)
+        while not connection.scalar(waits):
+            time.sleep(0.01)
+        connection.execute(text(str(touch).format("min")))
+        connection.commit()
+    assert replayed.result()["contacts_deleted"] == 3
+    assert _contacts(customer) == []
 
 
 def test_who_came_back_after_a_rule_let_them_go_stays(customer: Settings, tmp_path: Path) -> None:

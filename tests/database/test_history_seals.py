@@ -21,6 +21,7 @@ from tasks import database
 from tasks.errors import Locked, Refused
 from tasks.history.chain import export_seals, import_seals
 from tasks.history.store import (
+    deleting_to_erase,
     erase_values,
     read_seals,
     seal_history,
@@ -130,6 +131,38 @@ def test_erasing_keeps_neither_salt_nor_anything_to_guess_the_value_with(kontor_
     assert row.salt is None
     assert set(row.salts) == {"organization_id", "contact_key", "first_name"} == set(row.new_values)
     assert set(row.commitments) == {"email"}
+
+
+def test_a_deletion_that_erases_is_entered_without_the_values(kontor_settings: Settings) -> None:
+    """It says that a contact was deleted and by whom; for any other role the same word does nothing."""
+    number = new_number()
+    with writing(kontor_settings) as connection:
+        add_customer(connection, number, contacts=2)
+    first, second = _of(kontor_settings, number, "contacts")
+    for role, contact in ((database.OWNER, first), (database.RETENTION, second)):
+        with writing(kontor_settings, role) as connection, deleting_to_erase(connection, "contacts"):
+            connection.execute(text("delete from crm.contacts where contact_id = :id"), {"id": contact})
+            if role == database.RETENTION:
+                assert erase_values(connection, "contacts", [contact]) == 4
+    deleted = [c for c in changes_of(kontor_settings, number) if c.operation == "delete" and c.table_name == "contacts"]
+    assert {(c.record_id, c.role) for c in deleted} == {(first, database.OWNER), (second, database.RETENTION)}
+    assert {c.old_value for c in deleted if c.record_id == first} >= {f"{number}-1@example.com"}
+    assert [(c.column_name, c.old_value, c.erased) for c in deleted if c.record_id == second] == [("", None, True)]
+    assert verify(kontor_settings).breaks == ()
+    seal(kontor_settings)
+    assert verify(kontor_settings).breaks == ()
+
+
+def test_a_deletion_without_values_that_nothing_was_erased_for_is_found(kontor_settings: Settings) -> None:
+    """The values that stand in history no longer fit: they say that somebody is there who is not."""
+    number = new_number()
+    with writing(kontor_settings) as connection:
+        add_customer(connection, number)
+    with writing(kontor_settings, database.RETENTION) as connection, deleting_to_erase(connection, "contacts"):
+        connection.execute(
+            text("delete from crm.contacts where contact_id = :id"), {"id": _of(kontor_settings, number, "contacts")[0]}
+        )
+    assert any("is not what the record says now" in found.reason for found in verify(kontor_settings).breaks)
 
 
 @pytest.mark.parametrize("role", [database.FLOWS, database.OWNER, database.FINANCE])
