@@ -6,9 +6,9 @@ Half of ROWS rows (default 3,000,000) are due. Every way is measured on a fresh 
 beside it, a process of its own, that updates rows of the other half as fast as it can; its worst wait is the longest of
 its statements, and what it waited for in the long ones is asked of the server beside it. The first line is the writer
 alone, the second the writer beside a process that only counts: what it waits there it waits for a processor, whoever
-else works. The floor is the statement that one would write without all of this: one plain DELETE; one plain UPDATE, on a
-table as PostgreSQL makes it (full pages) and on one with the room that the blanked table has. At last a twelfth of ROWS
-contacts stand in the database as a restore brings them back, and the ledger of them is replayed into it.
+else works. The floor is the statement that one would write without all of this: one plain DELETE; one plain UPDATE, on
+a table as PostgreSQL makes it (full pages) and on one with the room that the blanked table has. At last a twelfth of
+ROWS contacts stand in the database as a restore brings them back, and the ledger of them is replayed into it.
 
 ``alone``: without the writer, and in processor time of all the server's processes and our own, whose ratios hold on a
 busy machine too.
