@@ -16,10 +16,9 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
 from configs.settings import PROJECT_ROOT, Settings
-from data_contracts.tables import SCHEMAS
+from data_contracts.schemas import SCHEMAS
 from tasks.errors import DependencyDown, Refused
 from tasks.local_stack import LocalPostgres, find_postgres, is_sealed, start_postgres
-from tasks.rules import seed_rules
 
 DATABASE = "kontor"
 PREFECT_DATABASE = "prefect"
@@ -220,6 +219,8 @@ def upgrade(settings: Settings, progress: Progress = _silent) -> None:
     Raises:
         Refused: a newer version of Kontor has migrated it, or somebody's own views are in the way.
     """
+    from tasks.rules import seed_rules  # it describes all tables, which no other command should wait for
+
     with _connect(engine_for(settings, OWNER, purpose="kontor upgrade")) as connection, connection.begin():
         _check_server(connection)
         _check_not_newer(connection)

@@ -17,10 +17,9 @@ from data_contracts.tables import (
     retention,
     rules,
 )
-from data_contracts.tables.base import SCHEMAS, metadata
+from data_contracts.tables.base import metadata
 
 __all__ = [
-    "SCHEMAS",
     "alerts",
     "backfills",
     "backups",

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from sqlalchemy import MetaData
 
-SCHEMAS = ("crm", "landing", "rules", "outbox", "ops", "report")
-
 metadata = MetaData(
     naming_convention={
         "pk": "%(table_name)s_pkey",

@@ -22,7 +22,7 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from configs.settings import Settings
-from data_contracts.tables import SCHEMAS
+from data_contracts.schemas import SCHEMAS
 from tasks.backups.catalogue import Catalogue
 from tasks.backups.engine import Engine
 from tasks.backups.fingerprints import differences, print_tables
