@@ -2,18 +2,19 @@
 -- are not for people, and are inlined into the queries that use them.
 
 create or replace function ops.business_today() returns date
-language sql stable security definer set search_path = pg_catalog
+language sql stable parallel safe security definer set search_path = pg_catalog
 return (select (now() at time zone business_timezone)::date from ops.installation);
 
 -- The newest state of every invoice that some snapshot had listed by that day.
 -- Where listed_until is on or before the day, the invoice had left the list by then.
+-- No invoice is listed from a day that no file speaks of: from the newest file's day on, earlier states are not looked for.
 create or replace function crm.newest_states_at(as_of date)
 returns table (
     invoice_id bigint, organization_id bigint, source text, invoice_number text,
     document_type text, issued_on date, due_on date, currency text, amount numeric, open_amount numeric,
     disputed boolean, note text, listed_from date, listed_until date
 )
-language sql stable
+language sql stable parallel safe
 begin atomic
     select i.invoice_id, i.organization_id, i.source, i.invoice_number,
            i.document_type, i.issued_on, i.due_on, i.currency, i.amount, i.open_amount,
@@ -28,13 +29,14 @@ begin atomic
      from crm.invoice_states s
      join crm.invoices i using (invoice_id)
      where i.listed_from > newest_states_at.as_of and s.listed_from <= newest_states_at.as_of
+       and newest_states_at.as_of < (select max(f.as_of) from landing.feed_files f)
      order by s.invoice_id, s.listed_from desc);
 end;
 
 -- Per source, the newest complete snapshot on or before that day.
 create or replace function crm.newest_snapshots_at(as_of date)
 returns table (source text, snapshot_as_of date)
-language sql stable
+language sql stable parallel safe
 begin atomic
     select f.source, max(f.as_of)
     from landing.feed_files f
@@ -45,7 +47,7 @@ end;
 -- Every complete snapshot beside the one before it.
 create or replace function crm.snapshot_pairs()
 returns table (source text, snapshot_as_of date, previous_as_of date)
-language sql stable
+language sql stable parallel safe
 begin atomic
     select f.source, f.as_of, lag(f.as_of) over (partition by f.source order by f.as_of)
     from landing.feed_files f
@@ -58,21 +60,29 @@ end;
 -- The ledger decides up to its own day and after it until a newer snapshot speaks; otherwise the snapshot decides.
 -- Example: ledger of 1 March says settled on 20 February; the snapshot of 24 February still listed the invoice.
 -- On 24 February it reads as settled (the ledger knew more). The snapshot of 8 March lists it: reopened on 8 March.
+-- Only what can decide is read: entries of ledgers that are older than the oldest of the newest snapshots are passed
+-- over before they are joined, and what the lists say is asked per entry that is still open.
 create or replace function crm.open_items_at(as_of date)
 returns table (
     invoice_id bigint, organization_id bigint, source text, invoice_number text,
     document_type text, issued_on date, due_on date, currency text, amount numeric, open_amount numeric,
     disputed boolean, note text
 )
-language sql stable
+language sql stable parallel safe
 begin atomic
     select s.invoice_id, s.organization_id, s.source, s.invoice_number,
            s.document_type, s.issued_on, s.due_on, s.currency, s.amount, s.open_amount, s.disputed, s.note
     from crm.newest_states_at(open_items_at.as_of) s
     left join crm.newest_snapshots_at(open_items_at.as_of) n on n.source = s.source
-    left join crm.ledger_entries l on l.invoice_id = s.invoice_id
     where (s.listed_until is null or s.listed_until > open_items_at.as_of)
-      and (l.invoice_id is null or (open_items_at.as_of > l.as_of and n.snapshot_as_of > l.as_of))
+      and not exists (
+        select from crm.ledger_entries l
+        where l.invoice_id = s.invoice_id
+          and l.as_of >= least(
+              open_items_at.as_of, (select min(m.snapshot_as_of) from crm.newest_snapshots_at(open_items_at.as_of) m))
+          and (open_items_at.as_of <= l.as_of or n.snapshot_as_of <= l.as_of))
+      and (n.snapshot_as_of is not null
+           or not exists (select from crm.ledger_entries l where l.invoice_id = s.invoice_id))
     union all
     select i.invoice_id, i.organization_id, i.source, i.invoice_number,
            coalesce(s.document_type, l.document_type), coalesce(s.issued_on, l.issued_on),
@@ -81,8 +91,17 @@ begin atomic
     from crm.ledger_entries l
     join crm.invoices i on i.invoice_id = l.invoice_id
     left join crm.newest_snapshots_at(open_items_at.as_of) n on n.source = i.source
-    left join crm.newest_states_at(open_items_at.as_of) s
-        on s.invoice_id = l.invoice_id and (s.listed_until is null or s.listed_until > open_items_at.as_of)
+    left join lateral (
+        select i.document_type, i.issued_on, i.due_on, i.currency, i.amount, i.open_amount, i.disputed, i.note,
+               i.listed_until
+        where i.listed_from <= open_items_at.as_of
+        union all
+        (select t.document_type, t.issued_on, t.due_on, t.currency, t.amount, t.open_amount, t.disputed, t.note,
+                t.listed_until
+         from crm.invoice_states t
+         where i.listed_from > open_items_at.as_of and t.invoice_id = i.invoice_id
+           and t.listed_from <= open_items_at.as_of
+         order by t.listed_from desc limit 1)) s on s.listed_until is null or s.listed_until > open_items_at.as_of
     where (open_items_at.as_of <= l.as_of or n.snapshot_as_of is null or n.snapshot_as_of <= l.as_of)
       -- Open on the ledger's own day at the latest, even where it bears a later date of issue.
       and least(coalesce(l.issued_on, l.due_on), l.as_of) <= open_items_at.as_of
@@ -101,7 +120,7 @@ returns table (
     document_type text, issued_on date, due_on date, currency text, amount numeric, disputed boolean,
     settled_after date, settled_by date, settled_on date
 )
-language sql stable
+language sql stable parallel safe
 begin atomic
     -- The lists saw it last: no ledger knows the invoice, or a list after the ledger's day still had it.
     select s.invoice_id, s.organization_id, s.source, s.invoice_number,
@@ -167,7 +186,7 @@ returns table (
     document_type text, issued_on date, due_on date, currency text, amount numeric, disputed boolean,
     settled_after date, settled_by date, settled_on date
 )
-language sql stable
+language sql stable parallel safe
 begin atomic
     select * from crm.settlements_between('-infinity'::date, settlements_at.as_of);
 end;

@@ -23,25 +23,31 @@ begin atomic
                i.document_type = 'invoice' and i.open_amount > 0
                    and i.due_on between finance_totals.as_of and finance_totals.as_of + 7 as is_due_soon
         from crm.open_items_at(finance_totals.as_of) i
+    -- Summed up per customer first: customers are then counted without sorting the items.
+    ), sums as (
+        select currency, organization_id, count(*) as items, sum(open_amount) as total,
+               count(*) filter (where is_overdue) as overdue_items,
+               coalesce(sum(open_amount) filter (where is_overdue), 0) as overdue,
+               count(*) filter (where is_overdue and days <= 7) as newly_items,
+               coalesce(sum(open_amount) filter (where is_overdue and days <= 7), 0) as newly,
+               count(*) filter (where is_due_soon) as soon_items,
+               coalesce(sum(open_amount) filter (where is_due_soon), 0) as soon,
+               count(*) filter (where disputed) as disputed_items,
+               coalesce(sum(open_amount) filter (where disputed), 0) as in_dispute,
+               coalesce(sum(open_amount) filter (where not is_invoice), 0) as credit,
+               coalesce(max(days) filter (where is_overdue), 0) as oldest,
+               coalesce(sum(open_amount) filter (where days <= 0), 0) as not_due,
+               coalesce(sum(open_amount) filter (where days between 1 and 30), 0) as days_1_30,
+               coalesce(sum(open_amount) filter (where days between 31 and 60), 0) as days_31_60,
+               coalesce(sum(open_amount) filter (where days between 61 and 90), 0) as days_61_90,
+               coalesce(sum(open_amount) filter (where days > 90), 0) as days_over_90
+        from owed group by currency, organization_id
     )
-    select currency, count(*), sum(open_amount),
-           count(*) filter (where is_overdue),
-           count(distinct organization_id) filter (where is_overdue),
-           coalesce(sum(open_amount) filter (where is_overdue), 0),
-           count(*) filter (where is_overdue and days <= 7),
-           coalesce(sum(open_amount) filter (where is_overdue and days <= 7), 0),
-           count(*) filter (where is_due_soon),
-           coalesce(sum(open_amount) filter (where is_due_soon), 0),
-           count(*) filter (where disputed),
-           coalesce(sum(open_amount) filter (where disputed), 0),
-           coalesce(sum(open_amount) filter (where not is_invoice), 0),
-           coalesce(max(days) filter (where is_overdue), 0),
-           coalesce(sum(open_amount) filter (where days <= 0), 0),
-           coalesce(sum(open_amount) filter (where days between 1 and 30), 0),
-           coalesce(sum(open_amount) filter (where days between 31 and 60), 0),
-           coalesce(sum(open_amount) filter (where days between 61 and 90), 0),
-           coalesce(sum(open_amount) filter (where days > 90), 0)
-    from owed group by currency;
+    select currency, sum(items)::bigint, sum(total), sum(overdue_items)::bigint,
+           count(*) filter (where overdue_items > 0), sum(overdue), sum(newly_items)::bigint, sum(newly),
+           sum(soon_items)::bigint, sum(soon), sum(disputed_items)::bigint, sum(in_dispute), sum(credit), max(oldest),
+           sum(not_due), sum(days_1_30), sum(days_31_60), sum(days_61_90), sum(days_over_90)
+    from sums group by currency;
 end;
 
 create or replace view report.finance_totals as
@@ -56,7 +62,7 @@ returns table (
 )
 language sql stable security definer set search_path = pg_catalog
 begin atomic
-    select * from report.open_invoices(due_soon.as_of) i
+    select * from crm.open_invoices_at(due_soon.as_of) i
     where i.document_type = 'invoice' and i.open_amount > 0 and i.due_on between due_soon.as_of and due_soon.as_of + 7;
 end;
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
@@ -21,12 +21,27 @@ _KINDS: Mapping[int, Kind] = {
 
 @dataclass(frozen=True)
 class _Source:
-    """A view of schema ``report`` and the functions of its name: by day, and by customer and day."""
+    """A view of schema ``report`` and the parameters that the functions of its name take."""
 
     name: str
     columns: tuple[str, ...]
-    by_day: bool
-    by_customer_and_day: bool
+    signatures: frozenset[str]
+
+    def narrows(self, chosen: Mapping[str, object]) -> bool:
+        """Whether there is a function that reads no more than one customer, or no more than the first rows."""
+        known = ("customer_number", "first_rows")
+        return any(f"{name},as_of" in self.signatures and chosen.get(name) is not None for name in known)
+
+    def relation(self, chosen: Mapping[str, object]) -> str:
+        """The view, or the function that reads least: that of one customer, of the first rows, of some days, of a day.
+
+        ``chosen`` holds what is known by the names of parameters.
+        """
+        for signature in ("customer_number,as_of", "since,as_of", "first_rows,as_of", "as_of"):
+            names = signature.split(",")
+            if signature in self.signatures and all(chosen.get(name) is not None for name in names):
+                return f"report.{self.name}({', '.join(f':{name}' for name in names)})"
+        return f"report.{self.name}"
 
 
 def list_reports(connection: Connection) -> list[str]:
@@ -55,7 +70,7 @@ def read_report(
     _check_columns(source, wanted)
     if customer is not None:
         _check_customer(connection, customer)
-    found = _first_rows(connection, source, as_of, customer, wanted, limit)
+    found = _first_rows(connection, source, as_of, wanted, limit)
     more = limit is not None and len(found.rows) > limit
     return replace(found, rows=found.rows[:limit], more=True) if more else found
 
@@ -65,25 +80,22 @@ _PERIODS = (31, 366)
 
 
 def _first_rows(
-    connection: Connection,
-    source: _Source,
-    as_of: date | None,
-    customer: str | None,
-    wanted: Mapping[str, str],
-    limit: int | None,
+    connection: Connection, source: _Source, as_of: date | None, wanted: Mapping[str, str], limit: int | None
 ) -> Report:
     """The rows, one more than ``limit``; those of the newest days alone where they are enough."""
-    values = {**wanted, "as_of": as_of, "limit": None if limit is None else limit + 1}
-    if limit is not None and reading_of(source.name).newest_first:
-        day = as_of or connection.scalar(text("select ops.business_today()"))
-        for days in _PERIODS:
-            recent = {**values, "as_of": day, "since": day - timedelta(days)}
-            statement = _statement(source, day, customer, list(wanted), limit, since=True)
-            found = _fetch(connection, source.name, statement, recent, as_of)
-            if len(found.rows) > limit:
-                return found
-    statement = _statement(source, as_of, customer, list(wanted), limit)
-    return _fetch(connection, source.name, statement, values, as_of)
+    more = None if limit is None else limit + 1
+    periods = _PERIODS if limit is not None and reading_of(source.name).newest_first else ()
+    day: date = as_of or connection.execute(text("select ops.business_today()")).scalar_one()
+    # A function that finds the first rows by itself knows nothing of what else is wanted of them.
+    chosen: dict[str, object] = {**wanted, "as_of": day, "first_rows": None if wanted else more}
+    for days in periods:
+        recent = {**chosen, "since": day - timedelta(days)}
+        found = _fetch(connection, source.name, *_statement(source, recent, wanted, more), as_of)
+        if len(found.rows) == more:
+            return found
+    if not source.narrows(chosen):
+        chosen["as_of"] = as_of  # the view answers for today, and for some reports it does so sooner
+    return _fetch(connection, source.name, *_statement(source, chosen, wanted, more), as_of)
 
 
 def report_of(
@@ -113,9 +125,9 @@ def _find_source(connection: Connection, name: str, as_of: date | None) -> _Sour
     if not columns:
         known = ", ".join(item.replace("_", "-") for item in list_reports(connection))
         raise UsageError(f"There is no report {name!r}.", hint=f"Choose one of: {known}.")
-    signatures = set(connection.scalars(text(_SIGNATURES), {"view": view}))
-    source = _Source(view, columns, "as_of" in signatures, "customer_number,as_of" in signatures)
-    if as_of is not None and not source.by_day:
+    signatures = frozenset(connection.scalars(text(_SIGNATURES), {"view": view}))
+    source = _Source(view, columns, signatures)
+    if as_of is not None and "as_of" not in signatures:
         dated = sorted(item.replace("_", "-") for item in connection.scalars(text(_DATED)))
         raise UsageError(
             f"Report {view} shows how things stand now; it cannot answer for {as_of}.",
@@ -144,26 +156,15 @@ def _check_customer(connection: Connection, customer: str) -> None:
 
 
 def _statement(
-    source: _Source,
-    as_of: date | None,
-    customer: str | None,
-    wanted: Sequence[str],
-    limit: int | None,
-    *,
-    since: bool = False,
-) -> str:
-    """Names come from the catalogue of the database and from this package; every value is bound."""
-    relation = f"report.{source.name}"
-    if since:
-        relation += "(:since, :as_of)"
-    elif as_of is not None:
-        one = source.by_customer_and_day and customer is not None
-        relation += "(:customer_number, :as_of)" if one else "(:as_of)"
-    where = " and ".join(f"{name} = :{name}" for name in wanted)
-    return (
-        f"select * from {relation}{' where ' + where if where else ''} order by {reading_of(source.name).order}"
-        f"{' limit :limit' if limit is not None else ''}"
+    source: _Source, chosen: Mapping[str, object], wanted: Mapping[str, str], more: int | None
+) -> tuple[str, dict[str, object]]:
+    """The statement and its values. Names come from the catalogue of the database and from this package."""
+    where = " and ".join(f"{name} = :wanted_{name}" for name in wanted)
+    statement = (
+        f"select * from {source.relation(chosen)}{' where ' + where if where else ''}"
+        f" order by {reading_of(source.name).order}{'' if more is None else ' limit :limit'}"
     )
+    return statement, {**chosen, **{f"wanted_{name}": value for name, value in wanted.items()}, "limit": more}
 
 
 _VIEWS = """
