@@ -1,8 +1,7 @@
 """History in the database: who acts in this transaction, seals, verification, one customer's changes, erasure.
 
-The entries themselves are written by triggers (migration 0002); nothing here can add one. The hash of an entry is an
-expression of this module and not a function in the database, so that verifying trusts nothing that could have been
-changed along with the entries.
+The entries themselves are written by triggers (migration 0002); nothing here can add one. What an entry's hash is made
+of stands in :mod:`tasks.history.entries_store`.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from sqlalchemy import Connection, text
 
 from tasks.errors import Locked
 from tasks.history.chain import NO_SEAL, Break, Seal, find_broken_seal, find_departure, instant_text
+from tasks.history.entries_store import ENTRY_HASH, find_broken_entries
 
 SEAL_SIZE = 10_000
 _SHOWN_BREAKS = 20
@@ -90,42 +90,6 @@ def act_for_run(connection: Connection, run_id: int) -> None:
         {"run_id": run_id},
     )
 
-
-# What a value says, without ambiguity: JSON has no control character outside an escape, and null is nothing at all.
-_VALUE = """
-convert_to(u.name || chr(31) || coalesce((e.old_values -> u.name)::text, '') || chr(31)
-           || coalesce((e.new_values -> u.name)::text, ''), 'UTF8')
-"""
-
-# As written: every salt derived from the entry's own.
-_WHOLE = f"sha256(sha256(uuid_send(e.salt) || convert_to(u.name, 'UTF8')) || {_VALUE})"
-
-# Once something was erased: a value beside its salt, or the hash alone. In any other shape there is no hash, neither of
-# the value nor of its entry, and an entry without one is broken.
-_PARTED = f"""
-case when e.salts ->> u.name ~ '^[0-9a-f]{{64}}$' and not e.commitments ? u.name
-     then sha256(decode(e.salts ->> u.name, 'hex') || {_VALUE})
-     when e.commitments ->> u.name ~ '^[0-9a-f]{{64}}$'
-          and not (e.salts ? u.name or e.old_values ? u.name or e.new_values ? u.name)
-     then decode(e.commitments ->> u.name, 'hex') end
-"""
-
-_NAMES = "unnest(e.column_names) with ordinality as u (name, place)"
-
-_ENTRY_HASH = f"""
-case when e.old_values - e.column_names = '{{}}' and e.new_values - e.column_names = '{{}}'
-          and array_position(e.column_names, null) is null
-          and (e.salt is null) = (e.salts is not null) and (e.salt is null) = (e.commitments is not null)
-          and (e.salt is not null
-               or e.salts - e.column_names = '{{}}' and e.commitments - e.column_names = '{{}}')
-     then sha256(record_send(row(e.entry_id, e.changed_at, e.operation, e.table_name, e.record_id, e.external_id,
-                                 e.parent_id, e.role, e.actor, e.run_id, cardinality(e.column_names)))
-                 || case when cardinality(e.column_names) = 0 then ''::bytea
-                         when e.salt is not null
-                         then (select string_agg({_WHOLE}, ''::bytea order by u.place) from {_NAMES})
-                         else (select string_agg({_PARTED}, ''::bytea order by u.place) from {_NAMES}
-                               having bool_and({_PARTED} is not null)) end) end
-"""
 
 _DIGEST = "encode(sha256(array_send({ids}) || array_send({hashes})), 'hex')"
 
@@ -207,7 +171,7 @@ def _try_frontier(connection: Connection) -> int | None:
 # One statement, so that the hashes never leave the server. The root is the one that chain.seal_root states.
 _ADD_SEAL = f"""
 with listed as (
-    select e.entry_id, {_ENTRY_HASH} as entry_hash
+    select e.entry_id, {ENTRY_HASH} as entry_hash
     from (select * from history.change_log where entry_id > :after and entry_id <= :frontier
           order by entry_id limit :seal_size) e
 ), gathered as (
@@ -244,22 +208,6 @@ def _add_seal(connection: Connection, newest: Seal, frontier: int, now: datetime
     return replace(newest, **added.one())
 
 
-# Entries up to the newest seal: each is listed by exactly one seal, and is what it was.
-_BROKEN_ENTRIES = f"""
-with sealed as (
-    select l.entry_id, l.entry_hash, s.seal_number
-    from history.seals s cross join lateral unnest(s.entry_ids, s.entry_hashes) as l (entry_id, entry_hash)
-    where s.through_entry_id <= :through
-), actual as (
-    select e.entry_id, {_ENTRY_HASH} as entry_hash from history.change_log e where e.entry_id <= :through
-)
-select coalesce(s.entry_id, a.entry_id) as entry_id, s.seal_number, count(*) over () as broken,
-       case when a.entry_id is null then 'removed' when s.entry_id is null then 'added' else 'changed' end as manner
-from sealed s full join actual a on a.entry_id = s.entry_id
-where a.entry_hash is null or s.entry_hash is null or s.entry_hash <> a.entry_hash
-order by 1 limit :shown
-"""
-
 # Values may go only under an entry, written later, that says so.
 _ERASED_WITHOUT_RECORD = """
 select e.entry_id, count(*) over () as broken
@@ -272,12 +220,6 @@ where e.salt is null and (e.commitments = '{}' or exists (
           and r.entry_id > e.entry_id and erased.name = any (r.column_names))))
 order by 1 limit :shown
 """
-
-_REASONS = {
-    "removed": "was removed; seal {seal} lists it",
-    "added": "was added after the entries around it had been sealed",
-    "changed": "was changed after seal {seal} was made",
-}
 
 _CONTRADICTED = {
     True: "is not sealed yet and does not follow from the entry before it: one of the two was no change of the record",
@@ -339,19 +281,20 @@ from history.change_log
 """
 
 
-def verify_history(connection: Connection, kept: Sequence[Seal] = ()) -> Verification:
+def verify_history(
+    connection: Connection, kept: Sequence[Seal] = (), beside: Sequence[Connection] = ()
+) -> Verification:
     """Recompute every hash and say where history is not what was sealed, the first broken entry first.
 
     ``kept`` is a chain that was exported: only it can show that the newest seals were removed or all of them remade.
-    Entries are compared in one statement. Others may write, seal and erase meanwhile.
+    Each connection of ``beside``, on which no transaction has begun, takes a share of the entries; it sees the
+    committed state that ``connection`` sees. Others may write, seal and erase meanwhile.
     """
     seals = read_seals(connection)
     through = seals[-1].through_entry_id if seals else 0
-    # Some 50 MB for each million of entries, which would otherwise go through the disk.
-    connection.execute(text("select set_config('work_mem', '256MB', true)"))
-    broken = connection.execute(text(_BROKEN_ENTRIES), {"through": through, "shown": _SHOWN_BREAKS}).all()
+    broken = find_broken_entries(connection, seals, _SHOWN_BREAKS, beside)
     erased = connection.execute(text(_ERASED_WITHOUT_RECORD), {"shown": _SHOWN_BREAKS}).all()
-    entries = [Break("entry", row.entry_id, _REASONS[row.manner].format(seal=row.seal_number)) for row in broken]
+    entries = list(broken.breaks)
     entries += [Break("entry", row.entry_id, "lost values without an entry that says so") for row in erased]
     strange = connection.execute(text(_CONTRADICTIONS), {"through": through, "shown": _SHOWN_BREAKS}).all()
     entries += [Break("entry", row.entry_id, _CONTRADICTED[row.gap]) for row in strange]
@@ -359,7 +302,7 @@ def verify_history(connection: Connection, kept: Sequence[Seal] = ()) -> Verific
     tally = connection.execute(text(_TALLY), {"through": through}).one()
     return Verification(
         breaks=(*entries, *chain, *_broken_triggers(connection)),
-        broken_entries=sum(found[0].broken for found in (broken, erased, strange) if found),
+        broken_entries=broken.count + sum(found[0].broken for found in (erased, strange) if found),
         entries=tally.entries,
         erased_entries=tally.erased,
         seals=len(seals),

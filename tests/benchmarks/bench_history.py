@@ -10,6 +10,7 @@ under a temporary folder and removes it.
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
@@ -100,7 +101,8 @@ def _measure_reading(settings: Settings) -> None:
     with engine_for(settings, FLOWS).begin() as connection:
         _, sealed = _timed("seal", lambda: seal_history(connection, now=datetime.now(UTC), actor="bench"))
     with engine_for(settings, FLOWS).begin() as connection:
-        seconds, found = _timed("verify", lambda: verify_history(connection))
+        beside = [engine_for(settings, FLOWS).connect() for _ in range((os.cpu_count() or 1) - 1)]
+        seconds, found = _timed("verify", lambda: verify_history(connection, beside=beside))
         print(f"{sealed.entries:,} entries sealed; verified {found.entries / seconds:,.0f} a second; {found.breaks=}")
         _timed("history of one customer", lambda: read_changes(connection, "B0000777"))
     with engine_for(settings, RETENTION).begin() as connection:

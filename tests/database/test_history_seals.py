@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,7 @@ from flows.commands.history import history
 from tasks import database
 from tasks.errors import Locked, Refused
 from tasks.history.chain import export_seals, import_seals
-from tasks.history.store import (
-    deleting_to_erase,
-    erase_values,
-    read_seals,
-    seal_history,
-)
+from tasks.history.store import Verification, deleting_to_erase, erase_values, read_seals, seal_history
 from tests.histories import (
     NOW,
     add_customer,
@@ -50,6 +46,37 @@ def test_entries_are_sealed_once_and_the_chain_verifies(kontor_settings: Setting
     assert seal(kontor_settings).seals == 0
     after = verify(kontor_settings)
     assert (after.breaks, after.unsealed, after.seals) == ((), 0, before.seals + sealed.seals)
+
+
+def test_connections_side_by_side_find_what_one_finds(kontor_settings: Settings) -> None:
+    """With shares of the entries on three connections a changed, a removed and an added entry are named as with one.
+
+    The last share reaches up to the newest seal and the first from the first entry on: the ends are among them.
+    """
+    with writing(kontor_settings) as connection:
+        for _ in range(3):
+            add_customer(connection, new_number(), contacts=3)
+    sealed = seal(kontor_settings)
+    assert sealed.seals == 7
+    assert _verify_beside(kontor_settings, 2) == verify(kontor_settings)
+    assert _verify_beside(kontor_settings, 12).breaks == ()
+    with superuser(kontor_settings).begin() as connection:
+        connection.execute(text("alter table history.change_log disable trigger refuse"))
+        ids = list(connection.scalars(text("select entry_id from history.change_log order by 1")))
+        connection.execute(text("update history.change_log set actor = 'x' where entry_id = :id"), {"id": ids[0]})
+        connection.execute(text("delete from history.change_log where entry_id = :id"), {"id": ids[9]})
+        connection.execute(text("update history.change_log set run_id = 99 where entry_id = :id"), {"id": ids[-1]})
+        connection.execute(text("alter table history.change_log enable always trigger refuse"))
+    alone = verify(kontor_settings)
+    assert [broken.number for broken in alone.breaks] == [ids[0], ids[9], ids[-1]]
+    assert _verify_beside(kontor_settings, 1) == _verify_beside(kontor_settings, 2) == alone
+
+
+def _verify_beside(settings: Settings, others: int) -> Verification:
+    engine = database.engine_for(settings)
+    with ExitStack() as stack:
+        beside = [stack.enter_context(engine.connect()) for _ in range(others)]
+        return verify(settings, beside=beside)
 
 
 def test_a_seal_waits_for_entries_that_are_not_committed_yet(kontor_settings: Settings) -> None:
