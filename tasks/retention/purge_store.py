@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -73,13 +74,27 @@ def apply_item(purge: Purge, item: Item, selection: Selection, told: Told = unto
 
 
 def _apply_keyset(purge: Purge, item: Item, selection: Selection, told: Told) -> int:
-    identity, pace, gone = IDENTITIES[item.entity], Pace(2_000, 250, 10_000, 0.025), 0
+    identity = IDENTITIES[item.entity]
     with purge.engine.connect() as connection:
         references = references_to(connection, identity)
+        connection.rollback()
+        return _keyset_passes(connection, purge, item, selection, identity, references, told)
+
+
+def _keyset_passes(
+    connection: Connection,
+    purge: Purge,
+    item: Item,
+    selection: Selection,
+    identity: Identity,
+    references: References,
+    told: Told,
+) -> int:
+    pace, gone = Pace(2_000, 250, 10_000, 0.025), 0
     after, failures = item.reached, 0
     for _ in range(_PASSES):
         while failures < _PATIENCE and item.done + gone < item.allowed:
-            batch = _keyset_batch(purge, item, selection, identity, references, after, int(pace))
+            batch = _keyset_batch(connection, purge, item, selection, identity, references, after, int(pace))
             if batch is None:
                 pace.was_in_the_way()
                 failures += 1
@@ -109,6 +124,7 @@ class _Batch:
 
 
 def _keyset_batch(
+    connection: Connection,
     purge: Purge,
     item: Item,
     selection: Selection,
@@ -120,7 +136,7 @@ def _keyset_batch(
     """One batch; None where a lock could not be had in time: nothing of it was done, and its line is voided."""
     lines: list[Line] = []
     try:
-        with purge.engine.begin() as connection:
+        with connection.begin():
             began = begin(connection, purge)
             found = connection.execute(
                 text(_due_statement(identity, selection)),
@@ -183,12 +199,13 @@ def _apply_rows(purge: Purge, item: Item, selection: Selection, told: Told) -> i
     for _ in range(_PASSES):
         pace, passed_over = Pace(500, 10, 20_000), False
         places = _places(purge, item, selection)
-        for portion in _portions(places, pace):
-            if item.done + gone >= item.allowed:
-                return gone
-            batch = _batch(purge, item, selection, statement, {"places": portion, "reached": 0})
-            gone += _learn(pace, batch, told)
-            passed_over |= batch is None or batch.rows < len(portion)  # locked, or somebody has moved it since
+        with _session(purge) as session:
+            for portion in _portions(places, pace):
+                if item.done + gone >= item.allowed:
+                    return gone
+                batch = _batch(session, purge, item, selection, statement, {"places": portion, "reached": 0})
+                gone += _learn(pace, batch, told)
+                passed_over |= batch is None or batch.rows < len(portion)  # locked, or somebody has moved it since
         if not passed_over:
             break
         time.sleep(LOCK_TIMEOUT_MS / 1000)
@@ -238,15 +255,16 @@ def _apply_pages(purge: Purge, item: Item, selection: Selection, told: Told) -> 
     for _ in range(_PASSES):
         locked: list[tuple[int, int]] = []
         pace = Pace(256, 8, 8_000)
-        for low, high in _ranges(left, pace):
-            if item.done + gone >= item.allowed:
-                return gone
-            reached = high if item.reached <= low else 0
-            bound = {"low": f"({low},0)", "high": f"({high},0)", "reached": reached}
-            batch = _batch(purge, item, selection, statement, bound)
-            gone += _learn(pace, batch, told)
-            if batch is None:
-                locked.append((low, high))
+        with _session(purge) as session:
+            for low, high in _ranges(left, pace):
+                if item.done + gone >= item.allowed:
+                    return gone
+                reached = high if item.reached <= low else 0
+                bound = {"low": f"({low},0)", "high": f"({high},0)", "reached": reached}
+                batch = _batch(session, purge, item, selection, statement, bound)
+                gone += _learn(pace, batch, told)
+                if batch is None:
+                    locked.append((low, high))
         if not locked:
             break
         left = locked
@@ -280,20 +298,34 @@ def _destroy_statement(table: str, selection: Selection, within: str) -> str:
     return f"update {table} r set {blanks} where {where}" if blanks else f"delete from {table} r where {where}"
 
 
+@contextmanager
+def _session(purge: Purge) -> Iterator[Connection]:
+    """A session for all batches of a pass; one taken anew for each asks the server each time whether it lives."""
+    with purge.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as session:
+        yield session
+
+
 def _batch(
-    purge: Purge, item: Item, selection: Selection, statement: TextClause, where: Mapping[str, object]
+    session: Connection,
+    purge: Purge,
+    item: Item,
+    selection: Selection,
+    statement: TextClause,
+    where: Mapping[str, object],
 ) -> _Batch | None:
     """One batch; None where a lock could not be had in time, which leaves nothing of it."""
     bound = {**selection.bound, **purge.key.bound(), **where}
     began = time.perf_counter()
     try:
-        rows, waited_for = _in_two_trips(purge, item, statement, bound)
+        rows, waited_for = _in_two_trips(session, purge, item, statement, bound)
     except LockNotAvailable:
         return None
     return _Batch(rows, None, time.perf_counter() - began, waited_for)
 
 
-def _in_two_trips(purge: Purge, item: Item, statement: TextClause, bound: Mapping[str, object]) -> tuple[int, bool]:
+def _in_two_trips(
+    session: Connection, purge: Purge, item: Item, statement: TextClause, bound: Mapping[str, object]
+) -> tuple[int, bool]:
     """Carry one statement out in a transaction of its own, on two ways to the server and back: destroy, then note.
 
     Each step by itself would take a way each, on which a busy machine spends more time than on the rows. The rows are
@@ -302,22 +334,21 @@ def _in_two_trips(purge: Purge, item: Item, statement: TextClause, bound: Mappin
     Raises:
         LockNotAvailable: a lock could not be had in time; nothing was done.
     """
-    with purge.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        driver = _driver_of(connection)
-        try:
-            with driver.pipeline() as pipeline:
-                driver.execute("begin")
-                driver.execute(_as_driver_text(connection, text(BEGIN)), named(purge))
-                gone = driver.execute(_as_driver_text(connection, statement), dict(bound))
-                pipeline.sync()
-                rows = int(gone.rowcount)
-                progress = {"rows": rows, "reached": bound["reached"], "plan_id": purge.plan_id}
-                noted = driver.execute(_as_driver_text(connection, text(NOTE)), {**progress, "position": item.position})
-                driver.execute("commit")
-            waited_for = noted.fetchone()
-        except psycopg.Error:
-            driver.rollback()
-            raise
+    driver = _driver_of(session)
+    try:
+        with driver.pipeline() as pipeline:
+            driver.execute("begin")
+            driver.execute(_as_driver_text(session, text(BEGIN)), named(purge))
+            gone = driver.execute(_as_driver_text(session, statement), dict(bound))
+            pipeline.sync()
+            rows = int(gone.rowcount)
+            progress = {"rows": rows, "reached": bound["reached"], "plan_id": purge.plan_id}
+            noted = driver.execute(_as_driver_text(session, text(NOTE)), {**progress, "position": item.position})
+            driver.execute("commit")
+        waited_for = noted.fetchone()
+    except psycopg.Error:
+        driver.rollback()
+        raise
     return rows, bool(waited_for and waited_for[0])
 
 
