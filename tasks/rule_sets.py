@@ -101,12 +101,43 @@ def by_rule(rows: Iterable[Row]) -> dict[str, list[Row]]:
 # --- what is wrong with a set -----------------------------------------------------------------------------------------
 
 
-def find_faults(table: Table, rows: Sequence[Row], others: Mapping[str, Sequence[Row]]) -> list[str]:
-    """Every gap, overlap and unreachable row of a set, each naming its rules; ``others`` are the sets it works with."""
+def find_faults(
+    table: Table, rows: Sequence[Row], others: Mapping[str, Sequence[Row]], since: date = date.min
+) -> list[str]:
+    """Every gap, overlap and unreachable row of a set, each naming its rules; ``others`` are the sets it works with.
+
+    What must be there on every day has to be there from ``since`` on, until further notice.
+    """
     faults = [*_gaps_in_time(rows), *_overlaps(table, rows), *_unreachable_by_rank(table, rows)]
     for check in _CHECKS.get(table.name, ()):
-        faults += check(rows, others)
+        faults += check(rows, others, since)
     return faults
+
+
+def find_gaps(table: Table, rows: Sequence[Row], others: Mapping[str, Sequence[Row]], since: date) -> list[str]:
+    """The gaps alone: what would leave days or customers without a rule if the set came into force on ``since``."""
+    return [fault for fault in find_faults(table, rows, others, since) if fault.startswith("gap:")]
+
+
+def begins_on(rows: Iterable[Row], today: date) -> date:
+    """The day from which a proposed set speaks: today, or later where all of its rows begin later."""
+    return max(today, min((row["valid"].lower or date.min for row in rows), default=today))
+
+
+def _first_gap(rows: Iterable[Row], since: date, until: date | None = None) -> date | None:
+    """The first day from ``since`` and before ``until`` on which none of the rows holds; None where one always does."""
+    day = since
+    for row in sorted(rows, key=lambda row: row["valid"].lower or date.min):
+        if (row["valid"].lower or date.min) > day:
+            break
+        if row["valid"].upper is None:
+            return None
+        day = max(day, row["valid"].upper)
+    return None if until is not None and day >= until else day
+
+
+def _on(gap: date) -> str:
+    return "" if gap == date.min else f" on {gap}"
 
 
 def _gaps_in_time(rows: Sequence[Row]) -> Iterable[str]:
@@ -152,34 +183,65 @@ def _unreachable_by_rank(table: Table, rows: Sequence[Row]) -> Iterable[str]:
                 break
 
 
-Check = Callable[[Sequence[Row], Mapping[str, Sequence[Row]]], Iterable[str]]
+Check = Callable[[Sequence[Row], Mapping[str, Sequence[Row]], date], Iterable[str]]
+_STAGES = ("upcoming", "first", "second", "final")
 
 
-def _policies_have_an_end(rows: Sequence[Row], _: Mapping[str, Sequence[Row]]) -> Iterable[str]:
-    if not any(all(row[name] == "*" for name in MATCHED_BY if name in row) and _for_ever(row) for row in rows):
-        yield "gap: no row matches every customer until further notice, so some would have no policy"
+def _for_everybody(row: Row) -> bool:
+    return all(row[name] == "*" for name in MATCHED_BY if name in row and name != "stage")
 
 
-def _ladders_are_climbed(rows: Sequence[Row], others: Mapping[str, Sequence[Row]]) -> Iterable[str]:
+def _policies_have_an_end(rows: Sequence[Row], _: Mapping[str, Sequence[Row]], since: date) -> Iterable[str]:
+    gap = _first_gap(filter(_for_everybody, rows), since)
+    if gap is not None:
+        yield f"gap: no row matches every customer{_on(gap)}, so some would have no policy"
+
+
+def _routes_reach_everybody(rows: Sequence[Row], _: Mapping[str, Sequence[Row]], since: date) -> Iterable[str]:
+    for stage in _STAGES:
+        gap = _first_gap([row for row in rows if _for_everybody(row) and row["stage"] in ("*", stage)], since)
+        if gap is not None:
+            yield f"gap: no row says of every customer who is written to at stage {stage}{_on(gap)}"
+
+
+def _ladders_are_climbed(rows: Sequence[Row], others: Mapping[str, Sequence[Row]], since: date) -> Iterable[str]:
     """Ladders of policies and ladders of stages are the same ones, whichever of the two tables is proposed."""
-    given = {
-        name: {str(row["ladder"]) for row in others.get(name, ())} for name in ("reminder_policy", "reminder_stage")
-    }
-    own = {str(row["ladder"]) for row in rows}
+    policies, stages = others.get("reminder_policy", ()), others.get("reminder_stage", ())
     if rows and "offset_days" in rows[0]:
-        given["reminder_stage"] = own
+        stages = rows
     else:
-        given["reminder_policy"] = own
-    for ladder in sorted(given["reminder_policy"] - given["reminder_stage"]):
+        policies = rows
+    steps = _by_ladder(stages)
+    climbed = _by_ladder(policies)
+    for ladder in sorted(climbed.keys() - steps.keys()):
         yield f"gap: policies climb the ladder {ladder}, which has no stage"
-    for ladder in sorted(given["reminder_stage"] - given["reminder_policy"]):
+    for ladder in sorted(climbed.keys() & steps.keys()):
+        gap = min(
+            filter(None, (_without_step(policy, steps[ladder], since) for policy in climbed[ladder])), default=None
+        )
+        if gap is not None:
+            yield f"gap: policies climb the ladder {ladder}, which has no stage{_on(gap)}"
+    for ladder in sorted(steps.keys() - climbed.keys()):
         yield f"unreachable: no policy climbs the ladder {ladder}"
+
+
+def _by_ladder(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(str(row["ladder"]), []).append(row)
+    return found
+
+
+def _without_step(policy: Row, steps: Sequence[Row], since: date) -> date | None:
+    days = policy["valid"]
+    start = max(since, days.lower or date.min)
+    return _first_gap(steps, start, days.upper) if days.upper is None or days.upper > start else None
 
 
 _ORDER = {"upcoming": 0, "first": 1, "second": 2, "final": 3}
 
 
-def _stages_follow_each_other(rows: Sequence[Row], _: Mapping[str, Sequence[Row]]) -> Iterable[str]:
+def _stages_follow_each_other(rows: Sequence[Row], _: Mapping[str, Sequence[Row]], __: date) -> Iterable[str]:
     for early in rows:
         for late in rows:
             follows = early["ladder"] == late["ladder"] and _ORDER[early["stage"]] < _ORDER[late["stage"]]
@@ -192,19 +254,20 @@ def _offset(row: Row) -> int:
     return int(row["offset_days"]) + int(row["grace_days"])
 
 
-def _limits_are_all_there(rows: Sequence[Row], _: Mapping[str, Sequence[Row]]) -> Iterable[str]:
-    everywhere = {str(row["guard"]) for row in rows if row["country"] == "*" and _for_ever(row)}
+def _limits_are_all_there(rows: Sequence[Row], _: Mapping[str, Sequence[Row]], since: date) -> Iterable[str]:
     for guard in ("blast_floor", "blast_radius", "customer_cap", "stale_data"):
-        if guard not in everywhere:
-            yield f"gap: {guard} has no row for every country until further notice"
+        gap = _first_gap([row for row in rows if row["guard"] == guard and row["country"] == "*"], since)
+        if gap is not None:
+            yield f"gap: {guard} has no row for every country{_on(gap)}"
 
 
-def _windows_cover_the_world(rows: Sequence[Row], _: Mapping[str, Sequence[Row]]) -> Iterable[str]:
-    if not any(row["country"] == "*" and _for_ever(row) for row in rows):
-        yield "gap: no row opens a window for countries that have none of their own"
+def _windows_cover_the_world(rows: Sequence[Row], _: Mapping[str, Sequence[Row]], since: date) -> Iterable[str]:
+    gap = _first_gap([row for row in rows if row["country"] == "*"], since)
+    if gap is not None:
+        yield f"gap: no row opens a window{_on(gap)} for countries that have none of their own"
 
 
-def _rates_follow_each_other(rows: Sequence[Row], _: Mapping[str, Sequence[Row]]) -> Iterable[str]:
+def _rates_follow_each_other(rows: Sequence[Row], _: Mapping[str, Sequence[Row]], __: date) -> Iterable[str]:
     ordered = sorted(rows, key=lambda row: (str(row["rate_name"]), row["valid"].lower or date.min))
     for earlier, later in pairwise(ordered):
         end, start = earlier["valid"].upper, later["valid"].lower
@@ -212,22 +275,21 @@ def _rates_follow_each_other(rows: Sequence[Row], _: Mapping[str, Sequence[Row]]
             yield f"gap: between {earlier['rule_id']} and {later['rule_id']} no rate of {later['rate_name']} is known"
 
 
-def _classes_have_an_end(rows: Sequence[Row], _: Mapping[str, Sequence[Row]]) -> Iterable[str]:
-    always = [row for row in rows if row["metric"] == "always" and _for_ever(row)]
-    if not always:
-        yield "gap: no row always holds, so some customers would have no class"
+def _classes_have_an_end(rows: Sequence[Row], _: Mapping[str, Sequence[Row]], since: date) -> Iterable[str]:
+    always = [row for row in rows if row["metric"] == "always"]
+    gap = _first_gap(always, since)
+    if gap is not None:
+        yield f"gap: no row always holds{_on(gap)}, so some customers would have no class"
+    lasting = [int(row["rank"]) for row in always if row["valid"].upper is None]
     for row in rows:
-        if always and int(row["rank"]) > min(int(other["rank"]) for other in always):
+        if lasting and int(row["rank"]) > min(lasting):
             yield f"unreachable: {row['rule_id']} comes after a row that always holds"
-
-
-def _for_ever(row: Row) -> bool:
-    return row["valid"].upper is None
 
 
 _CHECKS: Mapping[str, Sequence[Check]] = {
     "reminder_policy": (_policies_have_an_end, _ladders_are_climbed),
     "reminder_stage": (_ladders_are_climbed, _stages_follow_each_other),
+    "contact_routing": (_routes_reach_everybody,),
     "reminder_limit": (_limits_are_all_there,),
     "send_window": (_windows_cover_the_world,),
     "reference_rate": (_rates_follow_each_other,),

@@ -26,10 +26,12 @@ from tasks.rule_sets import (
     DATED_FACTS,
     Change,
     Row,
+    begins_on,
     by_rule,
     compare,
     content_columns,
     find_faults,
+    find_gaps,
     from_day_on,
     last_day,
 )
@@ -121,7 +123,8 @@ def read_draft(connection: Connection, path: Path, table: Table) -> list[Row]:
     wrong = [] if rows else ["the file has no rules"]
     wrong += _refused_rows(connection, table, rows)
     others = {name: _newest_proposal(connection, other) for name, other in rule_tables().items()}
-    wrong += [] if wrong else find_faults(table, rows, others)
+    today: date = connection.scalar(text("select ops.business_today()"))
+    wrong += [] if wrong else find_faults(table, rows, others, begins_on(rows, today))
     if wrong:
         raise BadInput(
             f"{path.name} cannot be a set of {table.name}:" + "".join(f"\n  - {reason}" for reason in wrong),
@@ -258,8 +261,8 @@ def activate(
 
     Raises:
         UsageError: there is no draft, no reason, or the day has passed.
-        Refused: a rule that would change began on that very day, a fact of the past would change, or the draft no
-            longer goes together with the other tables.
+        Refused: a rule that would change began on that very day, a fact of the past would change, or with what is in
+            force in the other tables the set would leave customers or days without a rule.
     """
     if not reason.strip():
         raise UsageError("Rules do not change without a reason.", hint="Add --reason 'why they change'.")
@@ -268,6 +271,7 @@ def activate(
     connection.exec_driver_sql(f"lock table rules.{table.name} in share row exclusive mode")
     draft = fetch_draft(connection, table)
     current = fetch_rules(connection, table)
+    _require_no_gap(connection, table, draft.rows, day)
     changes = compare(table, current, draft.rows, day)
     standing = by_rule(current)
     for change in changes:
@@ -276,6 +280,17 @@ def activate(
         _open(connection, table, standing.get(change.rule_id, []), draft.rows, change, day, author, reason.strip())
     _settle(connection, table.name, "activated", author, now, day)
     return changes
+
+
+def _require_no_gap(connection: Connection, table: Table, rows: Sequence[Row], day: date) -> None:
+    """Together with what is in force beside it the set leaves no customer and no day without a rule."""
+    beside = {name: from_day_on(fetch_rules(connection, other), day) for name, other in rule_tables().items()}
+    gaps = find_gaps(table, rows, beside, day)
+    if gaps:
+        raise Refused(
+            f"From {day} on this set of {table.name} would leave a gap:" + "".join(f"\n  - {gap}" for gap in gaps),
+            hint="Correct the days, or activate what it needs first; what it makes needless comes last.",
+        )
 
 
 def _close(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection
+from sqlalchemy.dialects.postgresql import Range
 
 from configs.settings import Settings
 from tasks import database
@@ -99,6 +100,45 @@ def test_a_set_with_faults_is_refused_whole_and_every_fault_is_named(owner: Conn
         read_draft(owner, path, LIMITS)
     assert all(guard in refused.value.message for guard in ("stale_data", "blast_floor"))
     assert fetch_drafts(owner, None) == []
+
+
+def test_no_set_comes_into_force_that_leaves_days_or_customers_without_a_rule(
+    owner: Connection, tmp_path: Path
+) -> None:
+    """Checked again for the day and beside what is in force then: a ladder's stages first, then who climbs it."""
+
+    def draft(name: str, ladder: str, days: Range[date]) -> None:
+        table, path = rule_table(name), tmp_path / f"{name}.csv"
+        rows = [
+            {**row, "ladder": ladder, "valid": days} if row["ladder"] == "firm" else row
+            for row in current_set(owner, table, TODAY)
+        ]
+        path.write_text(as_csv(table, rows), "utf-8")
+        import_draft(owner, table, read_draft(owner, path, table), author="ann", reason="try", now=NOW)
+
+    def into_force(name: str, day: date) -> None:
+        activate(owner, rule_table(name), day, author="ann", reason="try", today=TODAY, now=NOW)
+
+    later: Range[date] = Range(date(2999, 7, 1), None)
+    always: Range[date] = Range(None, None)
+    with pytest.raises(BadInput, match="policies climb the ladder firm, which has no stage on"):
+        draft("reminder_stage", "firm", later)
+    import_draft(owner, LIMITS, [{**r, "valid": later} for r in fetch_rules(owner, LIMITS)], author="ann", reason="try",
+                 now=NOW)  # fmt: skip
+    with pytest.raises(Refused, match=f"stale_data has no row for every country on {LATER}"):
+        into_force("reminder_limit", LATER)
+    stages = rule_table("reminder_stage")
+    steep = [{**row, "ladder": "steep"} if row["ladder"] == "firm" else row for row in fetch_rules(owner, stages)]
+    import_draft(owner, stages, steep, author="ann", reason="try", now=NOW)
+    draft("reminder_policy", "steep", always)
+    for name in ("reminder_policy", "reminder_stage"):
+        with pytest.raises(Refused, match=r"climb the ladder (steep|firm), which has no stage"):
+            into_force(name, LATER)
+    both = [{**row, "rule_id": f"new_{row['rule_id']}"} for row in steep if row["ladder"] == "steep"]
+    import_draft(owner, stages, [*fetch_rules(owner, stages), *both], author="ann", reason="try", now=NOW)
+    into_force("reminder_stage", LATER)
+    into_force("reminder_policy", LATER)
+    assert "steep" in {policy.ladder for policy in fetch_rulebook(owner, LATER).policies}
 
 
 def test_rules_change_for_a_reason_and_never_in_the_past(owner: Connection, tmp_path: Path) -> None:

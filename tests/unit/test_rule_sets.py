@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy.dialects.postgresql import Range
 
-from tasks.rule_sets import compare, find_faults
+from tasks.rule_sets import begins_on, compare, find_faults
 from tasks.rules import SEEDS, read_seeds
 from tasks.rules_store import as_csv, rule_table, rule_tables
 
@@ -77,6 +77,22 @@ def _and(like: str, **cells: Any) -> Callable[[Rows], Rows]:
             "unreachable: more is never asked",
         ),
         ("reminder_limit", _without("stale_data"), "gap: stale_data has no row for every country"),
+        ("reminder_policy", _with("standard", valid=Range(DAY, None)), "gap: no row matches every customer, so some"),
+        (
+            "reminder_stage",
+            lambda rows: [{**row, "valid": Range(None, DAY)} if row["ladder"] == "firm" else row for row in rows],
+            "gap: policies climb the ladder firm, which has no stage on 2026-06-01",
+        ),
+        (
+            "reminder_limit",
+            _with("stale_data", valid=Range(None, DAY)),
+            "gap: stale_data has no row for every country on",
+        ),
+        (
+            "contact_routing",
+            _without("payments"),
+            "gap: no row says of every customer who is written to at stage first",
+        ),
         ("send_window", _without("elsewhere"), "gap: no row opens a window"),
         ("reference_rate", _without("eu_2024_2"), "gap: between eu_2024_1 and eu_2025_1 no rate of"),
         ("payer_class", _without("unrated"), "gap: no row always holds"),
@@ -110,3 +126,18 @@ def test_a_comparison_tells_new_changed_and_ended_rules_with_their_cells() -> No
     ]
     assert found[1].cells == {"threshold": (_named(rows, "customer_cap")["threshold"], 3)}
     assert compare(table, rows, _with("customer_cap", valid=Range(date(2020, 1, 1), None))(rows), DAY) == []
+
+
+def test_what_holds_every_day_may_be_said_by_several_rows_in_turn() -> None:
+    """Days count from the set's own beginning on, and a day between two rows that nobody speaks of is named."""
+    rows = _with("standard", valid=Range(None, DAY))(_seeds("reminder_policy"))
+    rows = _and("standard", rule_id="later", valid=Range(DAY, None))(rows)
+    assert _faults("reminder_policy", rows) == []
+    rows = _with("later", valid=Range(date(2026, 6, 2), None))(rows)
+    assert _faults("reminder_policy", rows) == [
+        "gap: no row matches every customer on 2026-06-01, so some would have no policy"
+    ]
+    rows = [{**row, "valid": Range(DAY, None)} for row in _seeds("reminder_policy")]
+    others = {"reminder_stage": _seeds("reminder_stage")}
+    assert begins_on(rows, date(2026, 1, 1)) == DAY
+    assert find_faults(rule_table("reminder_policy"), rows, others, DAY) == []
