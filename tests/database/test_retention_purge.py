@@ -6,10 +6,13 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from configs.settings import Settings
+from tasks import database
 from tasks.errors import Refused
 from tasks.retention.holds_store import find_subject, place_hold, release_hold
+from tests.histories import add_customer, register_file
 from tests.retentions import Office, without_engine
 
 NOW = datetime(2026, 11, 20, 6, tzinfo=UTC)
@@ -142,3 +145,39 @@ def test_a_plan_that_no_longer_fits_is_refused(office: Office, real_data: Path) 
         office.purge(plan_id=ahead["plan"], dry_run=False, approved_by="another")
     assert office.count("crm.contacts") == before
     assert list(office.ledger.read()) == []
+
+
+def test_what_is_blanked_stays_on_its_page_and_out_of_every_index(office: Office) -> None:
+    """Of a year's invoices one month's notes go: each row stays on its page and no index has what changed (HOT)."""
+    with database.engine_for(office.settings, database.OWNER).begin() as connection:
+        add_customer(connection, "A")
+        file = register_file(connection)
+        connection.execute(text(_INVOICES), {"file": file})
+        indexed = connection.execute(text(_INDEXED)).all()
+    assert indexed == []
+    before = {row["invoice_id"]: row["page"] for row in office.read(_PLACES)}
+    office.plan_and_apply(date(2026, 11, 22))
+    blanked = [row for row in office.read(_PLACES) if row["note"] is None]
+    assert len(blanked) == 100
+    assert [row for row in blanked if row["page"] != before[row["invoice_id"]]] == []
+
+
+_PLACES = "select invoice_id, note, (ctid::text::point)[0] as page from crm.invoices"
+
+_INVOICES = """
+insert into crm.invoices (organization_id, source, invoice_number, document_type, issued_on, due_on, currency, amount,
+                          open_amount, disputed, note, listed_from, listed_until, feed_file_id)
+select organization_id, 'ledger', 'I' || n, 'invoice', day, day, 'EUR', 100, 0, false, 'ring Mrs Nowak before', day,
+       day + 7, :file
+from (select n, date '2023-11-01' - 8 + 31 * (n % 12) as day from generate_series(1, 1200) n) i, crm.organizations
+where customer_number = 'A'
+"""
+
+# Columns that a rule blanks and that an index holds.
+_INDEXED = """
+select p.entity, a.attname from rules.retention_policy p
+join pg_index i on i.indrelid = to_regclass(p.entity)
+join pg_attribute a on a.attrelid = i.indrelid and a.attnum = any(i.indkey)
+where p.action = 'anonymise'
+  and a.attname in (select split_part(btrim(c), '=', 1) from regexp_split_to_table(p.columns, ';') c)
+"""
