@@ -11,7 +11,14 @@ Runbook:         docs/runbooks/overdue_reminders.md
 from __future__ import annotations
 
 from tasks.reminders.parameters import ReminderParameters
-from tasks.reminders.plan_steps import conclude_plan, open_reminder_run, plan_and_reserve, report_plan
+from tasks.reminders.plan_steps import (
+    conclude_plan,
+    is_finance_to_read,
+    note_finance_told,
+    open_reminder_run,
+    plan_and_reserve,
+    report_plan,
+)
 from tasks.reminders.sending.steps import (
     clear_up_queue,
     conclude_sending,
@@ -37,12 +44,14 @@ def overdue_reminders(parameters: ReminderParameters = TRY_TODAY) -> dict[str, i
         # Decide: one decision per customer, with its reason; reserve what is to be sent.
         planned = plan_and_reserve(run)
         report_plan(run, planned)
+        keep_past_mails_back(run)
+
+        # Check: finance reads first what is to leave; a run that plans far too much stops here for a person.
+        if is_finance_to_read(run):
+            note_finance_told(run, tell_finance_first(run.engine, run.run.run_id, run.run.as_of))
         conclude_plan(planned)
 
-        # Send: finance reads first; every mail passes the gate; answers are written down as they come.
-        keep_past_mails_back(run)
-        if planned.written.get("planned"):
-            tell_finance_first(run.engine, run.run.run_id, run.run.as_of)
+        # Send: every mail passes the gate; answers are written down as they come.
         sent = send_mails(run)
 
         # Report: what became of every mail; a run that lost sight of one ends partly done.

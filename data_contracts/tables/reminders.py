@@ -75,6 +75,8 @@ reminder_plans = Table(
     Column("of_today", BigInteger, nullable=False),
     Column("reasons", JSONB, nullable=False),
     Column("planned_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    # When finance was sent the list of the day's mails; empty again once further ones are planned.
+    Column("told_at", DateTime(timezone=True)),
     CheckConstraint("facts ~ '^[0-9a-f]{64}$'", name="facts"),
     Index(None, "run_id"),
     schema="ops",

@@ -20,7 +20,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -90,6 +90,18 @@ def keep_state(
     )
 
 
+def is_untold(connection: Connection, as_of: date) -> bool:
+    """Whether mails of that day wait of which finance has had no list yet, whichever run planned them."""
+    return bool(connection.scalar(text(_UNTOLD), {"as_of": as_of}))
+
+
+def note_told(connection: Connection, as_of: date, now: datetime) -> None:
+    """Keep that finance was sent the list of the day's mails."""
+    connection.execute(
+        text("update ops.reminder_plans set told_at = :now where as_of = :as_of"), {"as_of": as_of, "now": now}
+    )
+
+
 @functools.cache
 def _program() -> str:
     """The program that decides, as one sum: its sources, the views it reads through, the libraries with holidays."""
@@ -123,5 +135,16 @@ select :as_of, :run_id, :facts, :of_today # coalesce(bit_xor(hashint8extended(m.
 from outbox.reminders m where m.run_id = :run_id and m.as_of = :as_of and m.state = 'planned'
 on conflict (as_of) do update
 set run_id = excluded.run_id, facts = excluded.facts, of_today = excluded.of_today, reasons = excluded.reasons,
-    planned_at = now()
+    planned_at = now(),
+    told_at = case when not exists (select from outbox.reminders m
+                                    where m.run_id = :run_id and m.as_of = :as_of and m.state = 'planned')
+              then reminder_plans.told_at end
+"""
+
+_UNTOLD = """
+select exists (
+    select from ops.reminder_plans p
+    join outbox.reminders m on m.as_of = p.as_of and m.state in ('planned', 'approved', 'deferred')
+    where p.as_of = :as_of and p.told_at is null
+)
 """

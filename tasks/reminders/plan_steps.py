@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import Engine
@@ -15,7 +15,7 @@ from tasks.artifacts import markdown_table, summary
 from tasks.database import engine_for
 from tasks.errors import Refused, UsageError
 from tasks.ledger import Run
-from tasks.reminders.day_state_store import DayState, fetch_state, fetch_unchanged, keep_state
+from tasks.reminders.day_state_store import DayState, fetch_state, fetch_unchanged, is_untold, keep_state, note_told
 from tasks.reminders.drafts import DraftPlan
 from tasks.reminders.parameters import ReminderParameters
 from tasks.reminders.plan_store import COUNTS, save_plan, why_braked
@@ -125,6 +125,23 @@ def report_plan(run: ReminderRun, planned: Planned) -> None:
         sections["Stopped"] = f"{planned.brake}. Every mail of this run waits for `kontor reminders approve`."
     facts = {**planned.decisions, **{name.replace("_", " "): count for name, count in planned.written.items()}}
     publish_summary("overdue-reminders-plan", summary(f"overdue_reminders as of {run.run.as_of}", facts, sections))
+
+
+@step(READ_STEP)
+def is_finance_to_read(run: ReminderRun) -> bool:
+    """Whether mails of the day wait that finance has had no list of: of this run, or of one that died before it."""
+    if run.run.dry_run:
+        return False
+    with run.engine.connect() as connection:
+        return is_untold(connection, run.run.as_of)
+
+
+@step(WRITE_STEP)
+def note_finance_told(run: ReminderRun, outcome: str) -> None:
+    """Keep that the list left; where the mail server did not take it the day's next run sends it again."""
+    if outcome not in ("refused", "deferred"):
+        with run.engine.begin() as connection:
+            note_told(connection, run.run.as_of, datetime.now(UTC))
 
 
 def conclude_plan(planned: Planned) -> None:

@@ -481,6 +481,7 @@ def _create_decisions() -> None:
         sa.Column("of_today", sa.BigInteger(), nullable=False),
         sa.Column("reasons", postgresql.JSONB(), nullable=False),
         sa.Column("planned_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("told_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint("facts ~ '^[0-9a-f]{64}$'", name=op.f("reminder_plans_facts_check")),
         sa.ForeignKeyConstraint(["run_id"], ["ops.run_ledger.run_id"], name=op.f("reminder_plans_run_id_fkey")),
         sa.PrimaryKeyConstraint("as_of", name=op.f("reminder_plans_pkey")),

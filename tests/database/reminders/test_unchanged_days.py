@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Iterator
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,16 @@ from configs.settings import Settings
 from tasks import ledger
 from tasks.database import OWNER, engine_for
 from tasks.reminders import facts_store, planning_store
-from tasks.reminders.day_state_store import FACT_TABLES, PARTLY, DayState, fetch_state, fetch_unchanged, keep_state
+from tasks.reminders.day_state_store import (
+    FACT_TABLES,
+    PARTLY,
+    DayState,
+    fetch_state,
+    fetch_unchanged,
+    is_untold,
+    keep_state,
+    note_told,
+)
 from tasks.reminders.drafts import DraftPlan
 from tasks.reminders.plan_store import save_plan
 from tasks.reminders.planning_store import draft_day
@@ -143,6 +152,27 @@ def _stands_after(connection: Connection, statement: str) -> bool:
         unchanged = fetch_unchanged(connection, DAY, fetch_state(connection, DAY)) is not None
         transaction.rollback()
     return unchanged
+
+
+def test_finance_is_owed_a_list_until_it_had_one_whichever_run_planned_the_mails(books: Books) -> None:
+    """A run that died before it told leaves it to the next; told once it is enough, until further mails are planned."""
+
+    def untold() -> bool:
+        with books.engine.connect() as connection:
+            return is_untold(connection, DAY)
+
+    assert not untold()
+    run_on(books, DAY)
+    assert untold()
+    with books.engine.begin() as connection:
+        note_told(connection, DAY, datetime(2012, 6, 4, 9, tzinfo=UTC))
+    run_on(books, DAY)
+    assert not untold()
+    change(books, CHANGES["cancelled"])
+    assert run_on(books, DAY)["planned"] == 1
+    assert untold()
+    change(books, "update outbox.reminders set state = 'sent', sent_at = now() where state = 'planned'")
+    assert not untold()
 
 
 def test_any_fact_that_changes_has_the_day_decided_again(books: Books) -> None:
