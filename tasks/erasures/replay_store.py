@@ -107,7 +107,7 @@ def _let_go_block(engine: Engine, identity: Identity, ids: Sequence[int]) -> dic
 
 def _matching(connection: Connection, identity: Identity, key: ErasureKey, *, only_asked: bool = False) -> list[int]:
     statement = f"select id from ({_matching_statement(identity, only_asked=only_asked)}) found order by id"
-    return list(connection.scalars(text(statement), {"entity": identity.entity, **key.bound()}))
+    return list(connection.scalars(text(statement), {"entity": identity.entity, **key.bound()}).all())
 
 
 def _terms_of(connection: Connection, identity: Identity, ids: Sequence[int]) -> Terms:

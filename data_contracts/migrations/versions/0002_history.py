@@ -170,6 +170,7 @@ declare
     has_old constant boolean := event in ('UPDATE', 'DELETE', 'TRUNCATE', 'ERASE');
     gathered constant text := 'jsonb_strip_nulls(jsonb_object(%L::text[], array[%s]))';
     has_new constant boolean := event in ('UPDATE', 'INSERT', 'BASELINE');
+    no_salt constant uuid := '00000000-0000-0000-0000-000000000000'; -- where there is no value to hide
     identity record;
     fields record;
 begin
@@ -207,7 +208,7 @@ begin
         || ', ' || case when has_old and event <> 'ERASE'
                         then format(gathered, fields.keys, fields.olds) else '''{}''' end || ', '
         || case when has_new then format(gathered, fields.keys, fields.news) else '''{}''' end
-        || ', gen_random_uuid() from '
+        || case when event = 'ERASE' then format(', %L::uuid from ', no_salt) else ', gen_random_uuid() from ' end
         || case event when 'INSERT' then 'new_rows n'
                       when 'DELETE' then 'old_rows o'
                       when 'ERASE' then 'old_rows o'
@@ -296,6 +297,7 @@ declare
     caller constant text := history.calling_role();
     acting constant text := coalesce(nullif(current_setting('kontor.actor', true), ''), session_user::text);
     run constant bigint := nullif(current_setting('kontor.run_id', true), '')::bigint;
+    no_salt constant uuid := '00000000-0000-0000-0000-000000000000'; -- where there is no value to hide
     erased bigint;
     any_parted boolean;
     whole text[];
@@ -326,7 +328,7 @@ begin
         insert into history.change_log (changed_at, operation, table_name, record_id, external_id, parent_id, role,
                                         actor, run_id, column_names, salt)
         select clock_timestamp(), 'erase', of_table, t.record_id, t.external_id, t.parent_id, caller, acting, run,
-               s.column_names, gen_random_uuid()
+               s.column_names, no_salt
         from told t join shape s using (names)
     )
     select coalesce(sum(cardinality(w.names)), 0), coalesce(bool_or(w.parted), false),
