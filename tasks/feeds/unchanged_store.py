@@ -29,12 +29,13 @@ from tasks.feeds.staging_store import copy_table
 from tasks.feeds.unchanged import COMPARED, KEY, set_beside
 
 _MARK = "\x1e"
-_HEADER = 20  # bytes of an array in the server's binary form before its first element
 _EPOCH = 10_957  # days from 1970, where Arrow counts from, to 2000, where the server does
 _LATEST = 2**31 - 1
 _HELD_AS = {"issue_date": "issued_on", "due_date": "due_on"}
 _TEXTS = ("customer_number", "invoice_number", "document_type", "currency", "amount", "open_amount", "note")
-_SIZED = {"invoice_id": ">i8", "issued_on": ">i4", "due_on": ">i4", "disputed": "?", "watched": "?", "no_note": "?"}
+# What has one size, item after item, as the server's own functions send it: in network order.
+_SIZED = np.dtype([("invoice_id", ">i8"), ("issued_on", ">i4"), ("due_on", ">i4"), ("flags", ">i2")])
+_FLAGS = {"disputed": 1, "watched": 2, "no_note": 4}
 
 Fetched = Callable[[], pa.Table | None]
 
@@ -104,6 +105,11 @@ def _fetch(connection: Connection, staged: StagedFile, other: Other, suspect: st
     return _in_columns(blocks.all())
 
 
+# The bits of an item's number that say which block it comes in: 32 blocks, of 262,144 items each up to eight millions.
+# As truth values, because the planner knows that a truth value has two: it expects few blocks, and lets several
+# processes of the server put them together. Of a number shifted it would expect as many blocks as items.
+_BLOCK_BITS = range(18, 23)
+
 _HELD = f"""
 with kin as (
     select organization_id from crm.organizations where merged_into is not null
@@ -115,23 +121,22 @@ with kin as (
            coalesce(organization_id in (select organization_id from kin), false) as of_kin
     from ({{listed}}) listed
 )
-select array_send(array_agg(coalesce(invoice_id, 0))) as invoice_id,
-       array_send(array_agg(coalesce(issued_on, '-infinity'))) as issued_on,
-       array_send(array_agg(coalesce(due_on, '-infinity'))) as due_on,
-       array_send(array_agg(disputed)) as disputed,
-       array_send(array_agg(of_kin or {{suspect}})) as watched,
-       array_send(array_agg(no_note)) as no_note,
+select string_agg(int8send(coalesce(invoice_id, 0)) || date_send(coalesce(issued_on, '-infinity'))
+                  || date_send(coalesce(due_on, '-infinity'))
+                  || int2send((disputed::integer * {_FLAGS["disputed"]} + no_note::integer * {_FLAGS["no_note"]}
+                               + (of_kin or {{suspect}})::integer * {_FLAGS["watched"]})::smallint), '') as sized,
        {", ".join(f"string_agg(coalesce({name}::text, ''), chr({ord(_MARK)})) as {name}" for name in _TEXTS)}
-from held group by coalesce(invoice_id, 0) >> 13
+from held group by {", ".join(f"(coalesce(invoice_id, 0) >> {bit}) & 1 = 1" for bit in _BLOCK_BITS)}
 """
 
 
 def _in_columns(blocks: Sequence[Mapping[Any, Any]]) -> pa.Table | None:
     """The blocks put together, under the names of a file's columns; None where a text holds the mark between texts."""
-    sized = {name: _together(blocks, name, kind) for name, kind in _SIZED.items()}
+    sized = np.frombuffer(b"".join(block["sized"] for block in blocks), _SIZED)
     texts = {name: _apart([block[name] for block in blocks]) for name in _TEXTS}
-    if any(len(column) != len(sized["invoice_id"]) for column in texts.values()):
+    if any(len(column) != len(sized) for column in texts.values()):
         return None
+    flags = {name: pa.array(sized["flags"] & bit != 0) for name, bit in _FLAGS.items()}
     nothing = pa.scalar(None, pa.string())
     filled = {name: pc.if_else(pc.equal(column, ""), nothing, column) for name, column in texts.items()}
     return pa.table(
@@ -140,8 +145,8 @@ def _in_columns(blocks: Sequence[Mapping[Any, Any]]) -> pa.Table | None:
             **{name: filled[name] for name in (*KEY, "document_type", "currency")},
             **{name: _days(sized[_HELD_AS[name]]) for name in _HELD_AS},
             **{name: filled[name].cast(MONEY_TYPE) for name in ("amount", "open_amount")},
-            **{name: pa.array(sized[name]) for name in ("disputed", "watched")},
-            "note": pc.if_else(pa.array(sized["no_note"]), nothing, texts["note"]),
+            **{name: flags[name] for name in ("disputed", "watched")},
+            "note": pc.if_else(flags["no_note"], nothing, texts["note"]),
         }
     )
 
@@ -149,13 +154,6 @@ def _in_columns(blocks: Sequence[Mapping[Any, Any]]) -> pa.Table | None:
 def _apart(blocks: Sequence[str]) -> pa.Array:
     """One column of texts, of texts that the server has strung together."""
     return pc.split_pattern(pa.array(blocks, pa.string()), _MARK).flatten()
-
-
-def _together(blocks: Sequence[Mapping[Any, Any]], name: str, kind: str) -> npt.NDArray[Any]:
-    """One column of values of one size, of arrays as the server sends them: a header, then size and value in turns."""
-    pair = np.dtype([("size", ">i4"), ("value", kind)])
-    parts = [np.frombuffer(block[name], pair, offset=_HEADER)["value"] for block in blocks]
-    return np.concatenate(parts) if parts else np.empty(0, kind)
 
 
 def _days(days: npt.NDArray[Any]) -> pa.Array:
