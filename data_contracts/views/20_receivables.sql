@@ -217,6 +217,24 @@ begin atomic
     select * from report.settled_invoices('-infinity'::date, settled_invoices.as_of);
 end;
 
+-- Of one customer.
+create or replace function report.settled_invoices(customer_number text, since date, as_of date)
+returns table (
+    customer_number text, customer_name text, invoice_number text, document_type text, issued_on date, due_on date,
+    currency text, amount numeric, disputed boolean, settled_after date, settled_by date, settled_on date,
+    days_late integer, source text
+)
+language sql stable security definer set search_path = pg_catalog
+begin atomic
+    select o.customer_number, o.name, s.invoice_number, s.document_type, s.issued_on, s.due_on,
+           s.currency, s.amount, s.disputed, s.settled_after, s.settled_by, s.settled_on,
+           greatest(s.settled_after + 1 - s.due_on, 0), s.source
+    from crm.settlements_between(settled_invoices.since, settled_invoices.as_of) s
+    join crm.organizations o on o.organization_id = s.organization_id
+    where s.organization_id = (
+        select n.organization_id from crm.organizations n where n.customer_number = settled_invoices.customer_number);
+end;
+
 create or replace view report.settled_invoices as
 select * from report.settled_invoices(ops.business_today());
 

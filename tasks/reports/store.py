@@ -19,6 +19,10 @@ _KINDS: Mapping[int, Kind] = {
 }  # fmt: skip
 
 
+# Customer and period come with a third parameter: two dates in quotation marks must stay two dates.
+_LEAST_FIRST = ("customer_number,as_of", "customer_number,since,as_of", "first_rows,as_of", "since,as_of", "as_of")
+
+
 @dataclass(frozen=True)
 class _Source:
     """A view of schema ``report`` and the parameters that the functions of its name take."""
@@ -29,19 +33,23 @@ class _Source:
 
     def narrows(self, chosen: Mapping[str, object]) -> bool:
         """Whether there is a function that reads no more than one customer, or no more than the first rows."""
-        known = ("customer_number", "first_rows")
-        return any(f"{name},as_of" in self.signatures and chosen.get(name) is not None for name in known)
+        return any(name in self._signature(chosen).split(",") for name in ("customer_number", "first_rows"))
 
     def relation(self, chosen: Mapping[str, object]) -> str:
         """The view, or the function that reads least: that of one customer, of the first rows, of some days, of a day.
 
         ``chosen`` holds what is known by the names of parameters.
         """
-        for signature in ("customer_number,as_of", "since,as_of", "first_rows,as_of", "as_of"):
-            names = signature.split(",")
-            if signature in self.signatures and all(chosen.get(name) is not None for name in names):
-                return f"report.{self.name}({', '.join(f':{name}' for name in names)})"
-        return f"report.{self.name}"
+        signature = self._signature(chosen)
+        values = f"({', '.join(f':{name}' for name in signature.split(','))})" if signature else ""
+        return f"report.{self.name}{values}"
+
+    def _signature(self, chosen: Mapping[str, object]) -> str:
+        """The parameters of that function; empty where it is the view."""
+        for signature in _LEAST_FIRST:
+            if signature in self.signatures and all(chosen.get(name) is not None for name in signature.split(",")):
+                return signature
+        return ""
 
 
 def list_reports(connection: Connection) -> list[str]:
@@ -84,17 +92,19 @@ def _first_rows(
 ) -> Report:
     """The rows, one more than ``limit``; those of the newest days alone where they are enough."""
     more = None if limit is None else limit + 1
-    periods = _PERIODS if limit is not None and reading_of(source.name).newest_first else ()
     day: date = as_of or connection.execute(text("select ops.business_today()")).scalar_one()
     # A function that finds the first rows by itself knows nothing of what else is wanted of them.
     chosen: dict[str, object] = {**wanted, "as_of": day, "first_rows": None if wanted else more}
-    for days in periods:
-        recent = {**chosen, "since": day - timedelta(days)}
-        found = _fetch(connection, source.name, *_statement(source, recent, wanted, more), as_of)
-        if len(found.rows) == more:
-            return found
+    if "customer_number" in wanted:
+        chosen["since"] = date.min
     if not source.narrows(chosen):
-        chosen["as_of"] = as_of  # the view answers for today, and for some reports it does so sooner
+        for days in _PERIODS if limit is not None and reading_of(source.name).newest_first else ():
+            recent = {**chosen, "since": day - timedelta(days)}
+            found = _fetch(connection, source.name, *_statement(source, recent, wanted, more), as_of)
+            if len(found.rows) == more:
+                return found
+        # The view answers for today, and for some reports it does so sooner.
+        chosen |= {"as_of": as_of, "since": None}
     return _fetch(connection, source.name, *_statement(source, chosen, wanted, more), as_of)
 
 

@@ -174,7 +174,7 @@ def test_a_part_of_a_report_is_what_the_whole_says(world: dict[str, list[Row]], 
     """The first rows, one customer's rows, and both at once are those of the whole report, reminders included."""
     assert world
     with database.engine_for(kontor_settings, database.OWNER).connect() as connection:
-        for name in ("open_invoices", "overdue_invoices", "organization_card"):
+        for name in ("open_invoices", "overdue_invoices", "settled_invoices", "organization_card"):
             for day in (DAYS[4], DAYS[-1], None):
                 whole = read_report(connection, name, as_of=day)
                 assert len(whole.rows) > 3
