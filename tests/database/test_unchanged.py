@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -9,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Engine, event
 
 from configs.settings import Settings
+from tasks.database import OWNER, engine_for
 from tests.ledgers import Books, item, write_csv
 
 Row = dict[str, object]
@@ -82,6 +85,28 @@ def test_rows_are_recognised_whatever_they_hold(ledger: Ledger, mark: str) -> No
     after = ledger.held()
     assert [one for one, other in zip(before, after, strict=True) if one != other] == [before[-1]]
     assert len(after) == len(rows)
+
+
+def test_the_planner_knows_that_what_is_held_comes_in_few_blocks(ledger: Ledger) -> None:
+    """Of 300 items it expects the 32 blocks there can be, not 300: only then do several processes put them together."""
+    asked: list[tuple[str, Any]] = []
+
+    def keep(_connection: object, _cursor: object, statement: str, parameters: object, *_: object) -> None:
+        if "int8send" in statement:
+            asked.append((statement, parameters))
+
+    rows = [item("C-1", f"N-{at}", 100, DUE) for at in range(300)]
+    ledger.sends(MARCH_5, rows)
+    event.listen(Engine, "before_cursor_execute", keep)
+    try:
+        ledger.sends(MARCH_12, [*rows[1:], item("C-1", "new", 100, DUE)])
+    finally:
+        event.remove(Engine, "before_cursor_execute", keep)
+    ((statement, parameters),) = asked
+    with engine_for(ledger.books.settings, OWNER).begin() as connection:
+        connection.exec_driver_sql("analyze crm.invoices")
+        plan = connection.exec_driver_sql(f"explain {statement}", parameters).scalars().first()
+    assert [int(rows) for rows in re.findall(r"rows=(\d+)", str(plan))] == [32]
 
 
 def test_a_row_that_changes_nothing_is_judged_by_the_contract_of_its_own_file(ledger: Ledger) -> None:
