@@ -42,6 +42,12 @@ settings.register_profile(
 settings.load_profile("kontor")
 CAMPAIGN_FACTOR = int(os.environ.get("KONTOR_CAMPAIGN_FACTOR", "1"))
 
+
+def examples(few: int, many: int) -> int:
+    """How many histories a test draws that takes them into the database: few in a plain run, else so many a factor."""
+    return few if CAMPAIGN_FACTOR == 1 else many * CAMPAIGN_FACTOR
+
+
 FOLDERS = ("unit", "database", "end_to_end", "fault", "structure", "benchmarks")
 SEEDED = {f"rules.{path.stem}" for path in (PROJECT_ROOT / "configs" / "rules").glob("*.csv")}
 KEPT = {"ops.installation", "ops.alembic_version"} | SEEDED
@@ -50,22 +56,26 @@ KEPT = {"ops.installation", "ops.alembic_version"} | SEEDED
 # Files that take longest, so that no worker begins one of them when the other has nothing left to do. After them come
 # the folders whose tests wait for other processes, and last those that only compute.
 LONGEST = (
-    "fault/test_local_stack_faults.py",
     "end_to_end/test_cli.py",
+    "end_to_end/test_tutorial.py",
+    "fault/test_local_stack_faults.py",
     "fault/test_concurrency.py",
     "fault/test_kills.py",
     "end_to_end/test_up.py",
-    "end_to_end/test_tutorial.py",
     "end_to_end/test_prefect_server.py",
     "database/test_any_order.py",
     "database/test_corrections.py",
     "database/test_guards.py",
 )
 FIRST_FOLDERS = ("end_to_end", "fault", "database")
+# A worker takes a file as a whole; these files stand on one demo, which takes longest of all, and go to one worker.
+TOGETHER = {"end_to_end/test_cli.py": "demo", "end_to_end/test_tutorial.py": "demo"}
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test by the folder it stands in, and let the files that take longest come first."""
+@pytest.hookimpl(tryfirst=True)  # before xdist reads its marks
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark every test by the folder it stands in and by its worker, and let the files that take longest come first."""
+    shared = config.pluginmanager.hasplugin("xdist")
     order = {PROJECT_ROOT / "tests" / name: place for place, name in enumerate(LONGEST)}
     folders = {name: len(LONGEST) + place for place, name in enumerate(FIRST_FOLDERS)}
     for item in items:
@@ -73,6 +83,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         order.setdefault(item.path, folders.get(folder, len(LONGEST) + len(folders)))
         if folder in FOLDERS:
             item.add_marker(folder)
+        if shared:
+            name = item.path.relative_to(PROJECT_ROOT / "tests").as_posix()
+            item.add_marker(pytest.mark.xdist_group(TOGETHER.get(name, name)))
     if CAMPAIGN_FACTOR == 1:
         for item in items:
             if item.get_closest_marker("campaign") is not None:

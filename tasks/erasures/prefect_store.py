@@ -80,8 +80,11 @@ def _tables(connection: Connection) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def _rows(connection: Connection, table: str, columns: dict[str, str], terms: Terms, live: bool) -> int:
-    row, bound = _row(connection, columns), {"likes": list(terms.likes), "pattern": terms.strong_pattern}
-    where = f"case when {row} ilike any(:likes) then {row} ~* :pattern else false end"
+    # Only what is looked for exactly is worth a look; a row is made small once, which ILIKE does for each of its words.
+    likes = list(Terms(strong=terms.strong).likes)
+    row, bound = _row(connection, columns), {"likes": likes, "pattern": terms.strong_pattern}
+    small = "array(select lower(word) from unnest(cast(:likes as text[])) word)"
+    where = f"case when lower({row}) like any({small}) then {row} ~* :pattern else false end"
     found = f"select count(*) from {_quoted(connection, table)} where {where}"
     rows = int(connection.scalar(text(found), bound) or 0)
     if not live or not rows:

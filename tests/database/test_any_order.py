@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from configs.settings import Settings
 from tasks.feeds.guards import GUARDS
-from tests.conftest import CAMPAIGN_FACTOR, empty_database
+from tests.conftest import CAMPAIGN_FACTOR, empty_database, examples
 from tests.ledgers import Books, item, write_csv
 
 FIRST = date(2026, 1, 5)
@@ -91,7 +91,7 @@ def _read(books: Books, day: date) -> dict[tuple[str, str], Decimal]:
     }
 
 
-@settings(max_examples=8 * CAMPAIGN_FACTOR, derandomize=CAMPAIGN_FACTOR == 1)
+@settings(max_examples=examples(5, 8), derandomize=CAMPAIGN_FACTOR == 1)
 @given(history=_histories(), late=st.booleans())
 def test_any_order_of_arrival_reads_like_the_order_of_days(
     history: tuple[list[Snapshot], list[int]], late: bool, prepared: Settings, tmp_path_factory: pytest.TempPathFactory
@@ -152,7 +152,7 @@ def _last_words(ledgers: list[Ledger]) -> dict[str, tuple[date, str]]:
     return {number: (day, paid) for day in sorted(in_force) for number, paid in in_force[day].rows}
 
 
-@settings(max_examples=8 * CAMPAIGN_FACTOR, derandomize=CAMPAIGN_FACTOR == 1)
+@settings(max_examples=examples(5, 8), derandomize=CAMPAIGN_FACTOR == 1)
 @given(history=_ledgers())
 def test_ledgers_and_their_corrections_read_alike_in_any_order(
     history: tuple[list[Ledger], list[int]], prepared: Settings, tmp_path_factory: pytest.TempPathFactory

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from configs.settings import Settings
 from tests.catalogues import state
-from tests.conftest import CAMPAIGN_FACTOR, empty_database
+from tests.conftest import CAMPAIGN_FACTOR, empty_database, examples
 from tests.ledgers import Books, write_csv
 
 FIRST = date(2026, 1, 5)
@@ -138,7 +138,7 @@ def _price_on(files: list[File], part: str, kind: str, day: date) -> Decimal | N
     return None
 
 
-@settings(max_examples=4 * CAMPAIGN_FACTOR, derandomize=CAMPAIGN_FACTOR == 1)
+@settings(max_examples=examples(3, 4), derandomize=CAMPAIGN_FACTOR == 1)
 @given(history=_histories())
 def test_any_order_of_arrival_reads_like_the_order_of_places(
     history: tuple[list[File], list[int]], prepared: Settings, tmp_path_factory: pytest.TempPathFactory

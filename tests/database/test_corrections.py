@@ -20,7 +20,7 @@ from tasks import database
 from tasks.feeds.contracts import load_contract
 from tasks.feeds.corrections import CorrectedRow
 from tasks.feeds.totals_store import fetch_totals
-from tests.conftest import CAMPAIGN_FACTOR, empty_database
+from tests.conftest import CAMPAIGN_FACTOR, empty_database, examples
 from tests.corrections import correct, export, fill_in, give_back, held, reject, settle
 from tests.ledgers import Books, item, write_csv
 
@@ -371,7 +371,7 @@ def _correct_week(books: Books, week: int, rows: list[Listed]) -> None:
         settle(books, waiting, wanted)
 
 
-@settings(max_examples=8 * CAMPAIGN_FACTOR, derandomize=CAMPAIGN_FACTOR == 1)
+@settings(max_examples=examples(5, 8), derandomize=CAMPAIGN_FACTOR == 1)
 @given(history=_histories())
 def test_a_correction_at_any_time_reads_as_if_the_file_had_come_corrected(
     history: tuple[list[list[Listed]], list[tuple[str, int]]],

@@ -21,7 +21,7 @@ from tasks import database
 from tasks.errors import Refused, UsageError
 from tasks.payments.classes import classify
 from tasks.payments.overrides import clear_override, list_overrides, set_override
-from tests.conftest import CAMPAIGN_FACTOR, empty_database
+from tests.conftest import CAMPAIGN_FACTOR, empty_database, examples
 from tests.ledgers import Books, item, write_csv
 
 DAY = date(2026, 3, 31)
@@ -539,7 +539,7 @@ def _deliveries(draw: st.DrawFn) -> tuple[list[Delivery], list[int]]:
     return made, draw(st.permutations(range(len(made))))
 
 
-@settings(max_examples=5 * CAMPAIGN_FACTOR, derandomize=CAMPAIGN_FACTOR == 1)
+@settings(max_examples=examples(3, 5), derandomize=CAMPAIGN_FACTOR == 1)
 @given(drawn=_deliveries())
 def test_the_history_does_not_depend_on_the_order_of_arrival(
     drawn: tuple[list[Delivery], list[int]], prepared: Settings, tmp_path_factory: pytest.TempPathFactory

@@ -62,7 +62,12 @@ def _orders(weeks: list[Path]) -> dict[str, list[Path]]:
 
 
 @pytest.mark.parametrize(
-    "order", ["as dated", pytest.param("reversed", marks=pytest.mark.campaign), "shuffled, each twice"]
+    "order",
+    [
+        pytest.param("as dated", marks=pytest.mark.campaign),
+        pytest.param("reversed", marks=pytest.mark.campaign),
+        "shuffled, each twice",
+    ],
 )
 def test_every_monday_of_the_year_reads_as_computed_elsewhere(
     order: str, kontor_settings: Settings, real_data: Path, in_order: dict[str, Any]

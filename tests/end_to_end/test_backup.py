@@ -9,8 +9,6 @@ import pytest
 
 from tests.stage import Stage
 
-pytestmark = pytest.mark.xdist_group("faults")
-
 
 def test_a_backup_is_made_proven_listed_and_told_when_it_is_damaged(stage: Stage, tmp_path: Path) -> None:
     """Ends with 0 and counts as good; with one bit less on the target the check ends with 4 and it is good no more."""

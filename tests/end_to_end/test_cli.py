@@ -8,14 +8,11 @@ import io
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 
@@ -24,16 +21,14 @@ import pytest
 from sqlalchemy import Connection, text
 
 from configs.settings import Settings
-from flows.cli import main
+from flows.commands.demo import program
 from tasks.database import OWNER, engine_for
 from tasks.local_stack import find_postgres
-from tasks.prefect_server import find_prefect, prefect_environment
-from tests.nursery import Nursery, nursery
+from tests.nursery import Nursery
+from tests.reader import Reader, listing, look
 
 KONTOR = [sys.executable, "-m", "flows.cli"]
 LAST = "2026-11-16"
-
-pytestmark = pytest.mark.xdist_group("command-line")
 
 
 def _environment(home: Path, **more: str) -> dict[str, str]:
@@ -48,59 +43,17 @@ def kontor(home: Path, *arguments: str, **more: str) -> subprocess.CompletedProc
     )
 
 
-def look(home: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-    """The same inside this process, which saves the start: for commands that run no flow."""
-    printed, said = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed), redirect_stderr(said):
-        for name in [name for name in os.environ if name.startswith(("PREFECT_API", "KONTOR_"))]:
-            patch.delenv(name)
-        for name, value in {"KONTOR_HOME": str(home), "NO_COLOR": "1", "COLUMNS": "200", **more}.items():
-            patch.setenv(name, value)
-        code = main(list(arguments))
-    return subprocess.CompletedProcess(arguments, code, printed.getvalue(), said.getvalue())
-
-
 @pytest.fixture(scope="module")
-def short_home() -> Iterator[Path]:
-    """An empty KONTOR_HOME with a short path whose servers are stopped at the end."""
-    home = Path(tempfile.mkdtemp(prefix="kontor-cli-"))
-    home.chmod(0o755)
-    yield home
-    look(home, "down")
-    shutil.rmtree(home, ignore_errors=True)
-
-
-@pytest.fixture(scope="module")
-def played(short_home: Path) -> subprocess.CompletedProcess[str]:
-    """The demo, run once for all tests here."""
-    done = kontor(short_home, "demo")
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    return done
-
-
-@pytest.fixture(scope="module")
-def processes(
-    short_home: Path, played: subprocess.CompletedProcess[str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Nursery]:
-    """Commands that run flows in processes of their own, forked off one that has loaded them."""
-    server = find_prefect(short_home)
-    assert server is not None
-    to_prefect = prefect_environment(server, short_home) | {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
-    with nursery({**to_prefect, "KONTOR_HOME": str(short_home)}, tmp_path_factory.mktemp("said")) as made:
-        yield made
+def played(reader: Reader) -> subprocess.CompletedProcess[str]:
+    """The demo, which has run once for all tests here and the tutorial's."""
+    assert reader.played.returncode == 0, reader.played.stdout[-2000:] + reader.played.stderr[-2000:]
+    return reader.played
 
 
 @pytest.fixture
-def home(short_home: Path, played: subprocess.CompletedProcess[str]) -> Path:
+def home(reader: Reader, played: subprocess.CompletedProcess[str]) -> Path:
     """A home in which the demo has run."""
-    return short_home
-
-
-def _listing(done: subprocess.CompletedProcess[str]) -> list[dict[str, object]]:
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert isinstance(found, list)
-    return found
+    return reader.home
 
 
 # --- the demo ---------------------------------------------------------------------------------------------------------
@@ -117,12 +70,12 @@ def test_the_demo_ends_with_a_screen_that_says_who_owes_what(
         assert words in shown
     assert "http://127.0.0.1:" in shown
     assert "set aside" in shown
-    assert f"KONTOR_HOME={home}" in shown
+    assert "export KONTOR_HOME=.kontor/demo" in shown
 
 
 def test_the_demos_figures_are_those_of_the_report(home: Path, played: subprocess.CompletedProcess[str]) -> None:
     """What the last screen says is owed in EUR is the sum of the aging report."""
-    rows = _listing(look(home, "report", "aging", "--as-of", LAST, "--format", "json"))
+    rows = listing(look(home, "report", "aging", "--as-of", LAST, "--format", "json"))
     total = sum(Decimal(str(row["total"])) for row in rows if row["currency"] == "EUR")
     assert f"EUR {total:,.2f}" in played.stdout
 
@@ -132,13 +85,21 @@ def test_the_commands_that_the_demo_suggests_work_as_printed(
 ) -> None:
     """Every suggested command but the one that stops everything ends well."""
     after = played.stdout.split("Try next", 1)[1]
-    commands = re.findall(r"-m flows\.cli (.*?)(?: {3,}|\n)", after)
+    commands = re.findall(r"^  (?:\S*/)?kontor (.*?)(?: {3,}|\n)", after, re.MULTILINE)
     assert len(commands) >= 6
     for command in [command.split() for command in commands if command.strip() != "down"]:
         arguments = [str(tmp_path / part) if part.endswith(".xlsx") else part for part in command]
         done = look(home, *arguments)
         assert done.returncode == 0, (command, done.stderr)
         assert done.stdout or arguments != command
+
+
+def test_commands_are_suggested_in_the_way_they_were_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Started as a module it is suggested as one, and as a program by the path where it lies."""
+    monkeypatch.setattr(sys, "argv", ["flows/cli.py"])
+    assert program().endswith("python -m flows.cli")
+    monkeypatch.setattr(sys, "argv", ["/opt/somewhere/kontor"])
+    assert program() == "/opt/somewhere/kontor"
 
 
 def test_a_demo_never_begins_in_a_home_that_it_did_not_make(tmp_path: Path) -> None:
@@ -163,7 +124,7 @@ REPORTS = (
 @pytest.mark.parametrize("name", REPORTS)
 def test_json_keys_are_the_columns_of_the_view(home: Path, name: str) -> None:
     """Every report prints an array of objects whose keys are its view's columns, in their order."""
-    rows = _listing(look(home, "report", name, "--format", "json", "--limit", "2"))
+    rows = listing(look(home, "report", name, "--format", "json", "--limit", "2"))
     assert rows
     with engine_for(Settings(home=home)).connect() as connection:
         columns = connection.scalars(
@@ -178,7 +139,7 @@ def test_json_keys_are_the_columns_of_the_view(home: Path, name: str) -> None:
 
 def test_money_is_text_and_days_are_iso(home: Path) -> None:
     """In JSON an amount is text with its currency's digits and a day is ISO 8601."""
-    rows = _listing(look(home, "report", "overdue-invoices", "--as-of", LAST, "--format", "json"))
+    rows = listing(look(home, "report", "overdue-invoices", "--as-of", LAST, "--format", "json"))
     assert len(rows) > 50
     for row in rows:
         assert re.fullmatch(r"-?\d+\.\d{2}", str(row["open_amount"]))
@@ -187,16 +148,16 @@ def test_money_is_text_and_days_are_iso(home: Path) -> None:
 
 def test_a_past_day_answers_with_what_was_true_then(home: Path) -> None:
     """The same report as of an earlier day is another one; nothing that was due later is overdue in it."""
-    early = _listing(look(home, "report", "overdue-invoices", "--as-of", "2026-09-14", "--format", "json"))
+    early = listing(look(home, "report", "overdue-invoices", "--as-of", "2026-09-14", "--format", "json"))
     assert early
     assert max(str(row["due_on"]) for row in early) < "2026-09-14"
 
 
 def test_one_customer_with_the_leading_zeros(home: Path) -> None:
     """--customer keeps the rows of that number; a number that nobody has is a usage error."""
-    rows = _listing(look(home, "report", "aging", "--as-of", LAST, "--format", "json"))
+    rows = listing(look(home, "report", "aging", "--as-of", LAST, "--format", "json"))
     number = str(rows[0]["customer_number"])
-    mine = _listing(look(home, "report", "open-invoices", "--as-of", LAST, "--customer", number, "--format", "json"))
+    mine = listing(look(home, "report", "open-invoices", "--as-of", LAST, "--customer", number, "--format", "json"))
     assert {row["customer_number"] for row in mine} == {number}
     nobody = look(home, "report", "aging", "--customer", number.lstrip("0") + "9999")
     assert (nobody.returncode, nobody.stdout) == (2, "")
@@ -221,7 +182,7 @@ def test_the_file_name_says_the_form(home: Path, tmp_path: Path) -> None:
 def test_finances_report_in_every_form(home: Path, tmp_path: Path) -> None:
     """The report of a day is printed as text and as one JSON object, and written as page and workbook."""
     figures = json.loads(look(home, "report", "finance", "--as-of", LAST, "--format", "json").stdout)
-    aging = _listing(look(home, "report", "aging", "--as-of", LAST, "--format", "json"))
+    aging = listing(look(home, "report", "aging", "--as-of", LAST, "--format", "json"))
     for totals in figures["now"]["totals"]:
         mine = [Decimal(str(row["total"])) for row in aging if row["currency"] == totals["currency"]]
         assert Decimal(totals["open_amount"]) == sum(mine)
@@ -245,7 +206,7 @@ def test_the_finance_report_runs_as_a_flow(home: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == [
         f"finance-{LAST}.{end}" for end in ("html", "txt", "xlsx")
     ]
-    run = _listing(look(home, "report", "runs", "--format", "json", "--limit", "1"))[0]
+    run = listing(look(home, "report", "runs", "--format", "json", "--limit", "1"))[0]
     assert (run["flow"], run["state"], run["dry_run"]) == ("finance_report", "done", True)
     refused = kontor(home, "run", "finance-report", "--as-of", LAST, "--live")
     assert refused.returncode == 2
@@ -280,13 +241,13 @@ def test_wrong_use_ends_with_2_and_names_what_there_is(home: Path, arguments: Se
 
 def test_quarantine_lists_cells_and_reasons_and_can_be_narrowed(home: Path) -> None:
     """The list holds the view's open rows; a file's own rows are those of that file."""
-    every = _listing(look(home, "quarantine", "list", "--format", "json"))
+    every = listing(look(home, "quarantine", "list", "--format", "json"))
     assert {row["state"] for row in every} == {"open"}
     assert all(row["reason"] for row in every)
     name = str(every[0]["file_name"])
-    mine = _listing(look(home, "quarantine", "list", "--file", name, "--format", "json"))
+    mine = listing(look(home, "quarantine", "list", "--file", name, "--format", "json"))
     assert mine == [row for row in every if row["file_name"] == name]
-    everything = _listing(look(home, "quarantine", "list", "--state", "all", "--format", "json"))
+    everything = listing(look(home, "quarantine", "list", "--state", "all", "--format", "json"))
     assert len(everything) > len(every)
 
 
@@ -335,7 +296,7 @@ def test_a_run_that_was_killed_does_not_stand_as_running(home: Path) -> None:
     )
     with engine_for(Settings(home=home)).begin() as connection:
         run_id = connection.scalar(text(statement))
-    rows = _listing(look(home, "report", "runs", "--format", "json", "--limit", "1"))
+    rows = listing(look(home, "report", "runs", "--format", "json", "--limit", "1"))
     assert (rows[0]["run_id"], rows[0]["state"]) == (run_id, "abandoned")
 
 
@@ -345,7 +306,7 @@ def test_a_run_that_was_killed_does_not_stand_as_running(home: Path) -> None:
 def test_check_says_what_was_recognised_without_the_database(home: Path, tmp_path: Path) -> None:
     """A check of a file names sheet, header row, columns, day, rows and bad cells; no server is started for it."""
     file = home / "demo" / f"open_items_{LAST}.xlsx"
-    found = _listing(look(tmp_path, "contracts", "check", str(file), "--format", "json"))[0]
+    found = listing(look(tmp_path, "contracts", "check", str(file), "--format", "json"))[0]
     assert (found["state"], found["as_of"], found["sheet"]) == ("readable", LAST, "Open items")
     assert int(str(found["rows"])) > 300
     assert found["problems"]
@@ -367,9 +328,9 @@ def test_check_refuses_what_is_no_table_with_4(tmp_path: Path) -> None:
 
 def test_contracts_are_listed_shown_and_made_into_templates(tmp_path: Path) -> None:
     """The list has the four feeds; a column shows its headings in several languages; a template is a workbook."""
-    rows = _listing(look(tmp_path, "contracts", "list", "--format", "json"))
+    rows = listing(look(tmp_path, "contracts", "list", "--format", "json"))
     assert {"organizations", "contacts", "open_items", "settled_items"} <= {str(row["name"]) for row in rows}
-    columns = _listing(look(tmp_path, "contracts", "show", "open_items", "--format", "json"))
+    columns = listing(look(tmp_path, "contracts", "show", "open_items", "--format", "json"))
     headings = next(row["headings"] for row in columns if row["column"] == "open_amount")
     assert isinstance(headings, list)
     assert len(headings) > 5
@@ -388,11 +349,11 @@ def test_import_tells_of_every_file_and_ends_with_6_when_one_is_refused(
     wrong = tmp_path / "open_items_2026-11-17.csv"
     wrong.write_text("a,b\n1,2\n", "utf-8")
     files = [str(known), str(new), str(wrong)]
-    done = kontor(home, "import", *files, "--format", "json", "--as-of", "2026-11-17")
-    assert done.returncode == 6, done.stderr
-    assert f"open_items_{LAST}.xlsx" in done.stderr
+    done = processes.run("import", *files, "--format", "json", "--as-of", "2026-11-17")
+    assert done.code == 6, done.told
+    assert f"open_items_{LAST}.xlsx" in done.told
     # The command's day contradicts the first file's own: refused too, like the one without columns.
-    states = {row["file_name"]: row["state"] for row in json.loads(done.stdout)}
+    states = {row["file_name"]: row["state"] for row in json.loads(done.printed)}
     assert states[new.name] == "applied"
     assert states[wrong.name] == "refused"
     again = processes.run("import", str(known), str(new))
@@ -416,7 +377,7 @@ def test_a_refused_file_ends_with_4_and_a_dry_run_keeps_nothing(home: Path, proc
     row = json.loads(dry.printed)[0]
     assert (row["file_name"], row["state"], row["inserted"]) == (new.name, "applied", 1)
     assert look(home, "report", "aging", "--customer", "919191").returncode == 2
-    names = {row["file_name"] for row in _listing(look(home, "report", "feed-files", "--format", "json"))}
+    names = {row["file_name"] for row in listing(look(home, "report", "feed-files", "--format", "json"))}
     assert not {wrong.name, new.name} & names
 
 
@@ -448,18 +409,18 @@ def test_a_flow_that_runs_already_ends_with_3(home: Path) -> None:
 def test_a_payer_class_is_set_listed_and_cleared_by_hand(home: Path) -> None:
     """An override has an end and a reason; a second one over it is refused; cleared, the rules decide again."""
     number = str(
-        _listing(look(home, "report", "payer-classes", "--as-of", LAST, "--format", "json"))[0]["customer_number"]
+        listing(look(home, "report", "payer-classes", "--as-of", LAST, "--format", "json"))[0]["customer_number"]
     )
     given = ["payer-class", "set", number, "strict", "--as-of", LAST, "--until", "2027-01-31", "--reason", "new owner"]
     done = look(home, *given)
     assert done.returncode == 0, done.stderr
     assert look(home, *given).returncode == 3
-    listed = _listing(look(home, "payer-class", "list", "--as-of", LAST, "--format", "json"))
+    listed = listing(look(home, "payer-class", "list", "--as-of", LAST, "--format", "json"))
     assert [(row["customer_number"], row["payer_class"], row["until"]) for row in listed] == [
         (number, "strict", "2027-01-31")
     ]
     assert look(home, "payer-class", "clear", number, "--reason", "as before", "--as-of", LAST).returncode == 0
-    assert _listing(look(home, "payer-class", "list", "--as-of", LAST, "--format", "json")) == []
+    assert listing(look(home, "payer-class", "list", "--as-of", LAST, "--format", "json")) == []
 
 
 # --- servers, errors --------------------------------------------------------------------------------------------------
@@ -542,7 +503,7 @@ def test_an_interrupt_ends_quietly_with_130(home: Path) -> None:
         holder.rollback()
     printed, said = running.communicate(timeout=60)
     assert (running.returncode, printed, said) == (130, "", "")
-    newest = _listing(look(home, "report", "runs", "--format", "json", "--limit", "1"))[0]
+    newest = listing(look(home, "report", "runs", "--format", "json", "--limit", "1"))[0]
     assert (newest["process_id"], newest["state"]) == (running.pid, "failed")
 
 
@@ -592,37 +553,6 @@ def test_looking_loads_neither_prefect_nor_pandas(home: Path, command: list[str]
         [sys.executable, "-c", code], env=_environment(home), capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.campaign
-def test_a_second_demo_begins_anew(home: Path) -> None:
-    """Run again, the demo finds its home as its own and takes the first file as new; Ctrl-C there ends it with 130."""
-    again = subprocess.Popen(
-        [*KONTOR, "demo"],
-        env=_environment(home, PYTHONUNBUFFERED="1"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    assert again.stdout is not None
-    first = next(line for line in again.stdout if line.startswith("  organizations.xlsx"))
-    again.send_signal(signal.SIGINT)
-    _, said = again.communicate(timeout=60)
-    assert first.split(maxsplit=1)[1].strip() == "120 new"
-    assert again.returncode == 130, said
-    assert "Traceback" not in said
-
-
-def test_down_stops_both_servers_and_a_report_brings_the_database_back(home: Path) -> None:
-    """After `down` nothing runs and the data stay; a report then starts the database by itself, without Prefect."""
-    assert look(home, "down").stdout.count("stopped") == 2
-    assert find_postgres(home) is None
-    assert find_prefect(home) is None
-    assert look(home, "down").stdout.count("was not running") == 2
-    assert look(home, "db", "url").returncode == 5
-    assert _listing(look(home, "report", "feed-files", "--format", "json"))
-    assert find_prefect(home) is None
 
 
 # --- numbers, terminals and disks that nobody has ---------------------------------------------------------------------

@@ -15,8 +15,6 @@ from tests.stage import Stage
 DAY = date(2026, 3, 2)
 DUE = date(2026, 3, 16)
 
-pytestmark = pytest.mark.xdist_group("command-line")
-
 
 def listed(stage: Stage, *arguments: str) -> list[dict[str, Any]]:
     """The rows that a listing prints as JSON."""

@@ -22,7 +22,6 @@ from tasks.watch.store import keep_alarms, reserve_untold, reserve_untold_ends
 from tests.ledgers import Books
 from tests.stage import Stage
 
-pytestmark = pytest.mark.xdist_group("faults")
 NOW = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
 
 

@@ -1,33 +1,26 @@
-"""The tutorial's commands work, in its order, and show what it says they show.
+"""The tutorial's commands work, in its order, and show what it says they show; then the demo's home is left.
 
 The program itself is started for the demo, for what is piped or chained, and for the last two; the commands between
-are forked off a process that has loaded everything, because twenty starts take longer than the work.
+are forked off a process that has loaded everything, because twenty starts take longer than the work. What the tests of
+the `kontor` command did before in the same home is no more than a reader may have tried.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import shutil
+import signal
 import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
 from configs.settings import PROJECT_ROOT
-from tasks.local_stack import remove_postgres
-from tasks.prefect_server import find_prefect, prefect_environment
-from tests.janitor import MARK
-from tests.nursery import Nursery, nursery
+from tasks.local_stack import find_postgres
+from tasks.prefect_server import find_prefect
+from tests.nursery import Nursery
+from tests.reader import KONTOR, Reader, listing, look, surroundings
 
-KONTOR = ".venv/bin/kontor"
 BY_ITSELF = (f"{KONTOR} status", f"{KONTOR} down")
-HERE = {"KONTOR_HOME": ".kontor/demo", "COLUMNS": "200", "LANG": "C.UTF-8"}
 TUTORIAL = PROJECT_ROOT / "docs" / "tutorial.md"
 README = PROJECT_ROOT / "README.md"
 
@@ -51,20 +44,6 @@ SHOWN = {
 }
 
 
-@pytest.fixture
-def reader() -> Iterator[Path]:
-    """A folder that looks to a reader like the checkout: the same .venv, an own .kontor."""
-    folder = Path(tempfile.mkdtemp(prefix="kontor-read-"))
-    folder.chmod(0o755)
-    (folder / ".venv" / "bin").mkdir(parents=True)
-    (folder / KONTOR).symlink_to(Path(sys.executable).parent / "kontor")
-    home = folder / ".kontor" / "demo"
-    yield folder
-    _run(f"{KONTOR} down", folder)
-    remove_postgres(home)
-    shutil.rmtree(folder, ignore_errors=True)
-
-
 def _readme_excerpt() -> list[str]:
     (block,) = re.findall(r"<!-- demo:begin -->\n```\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
     return [line for line in block.splitlines() if line.strip()]
@@ -75,38 +54,13 @@ def _commands() -> list[str]:
     return [line.removeprefix("$ ") for block in blocks for line in block.splitlines() if line.startswith("$ ")]
 
 
-@contextmanager
-def _loaded(folder: Path) -> Iterator[Nursery]:
-    """What the commands after the demo are forked off, in the reader's environment."""
-    server = find_prefect(folder / ".kontor" / "demo")
-    assert server is not None
-    to_prefect = prefect_environment(server, server.home) | {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
-    said = folder / "said"
-    said.mkdir()
-    with nursery({**to_prefect, **HERE, "HOME": str(folder)}, said, folder) as processes:
-        yield processes
-
-
-def _follow(command: str, folder: Path, processes: Nursery) -> tuple[int, str]:
+def _follow(command: str, reader: Reader, processes: Nursery) -> tuple[int, str]:
     """Run one command; how it ended and everything that it showed."""
     if not command.startswith(f"{KONTOR} ") or command in BY_ITSELF:
-        done = _run(command, folder)
+        done = reader.types(command)
         return done.returncode, done.stdout + done.stderr
     ended = processes.run(*shlex.split(command)[1:])
     return ended.code, ended.said
-
-
-def _run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    environment = {"PATH": os.environ["PATH"], "HOME": str(folder), **HERE, MARK: os.environ[MARK]}
-    return subprocess.run(
-        ["bash", "-c", command.replace("make demo", ".venv/bin/kontor demo")],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
 
 
 def _assert_shown(command: str, said: str) -> None:
@@ -115,7 +69,7 @@ def _assert_shown(command: str, said: str) -> None:
             assert text in said, f"{command} does not show {text!r}:\n{said}"
 
 
-def test_every_command_of_the_tutorial_works_and_shows_what_it_should(reader: Path) -> None:
+def test_every_command_of_the_tutorial_works_and_shows_what_it_should(reader: Reader, processes: Nursery) -> None:
     """A newcomer who types the tutorial meets no error and sees what the text speaks of."""
     commands = _commands()
     assert len(commands) > 20
@@ -123,15 +77,48 @@ def test_every_command_of_the_tutorial_works_and_shows_what_it_should(reader: Pa
         assert any(words in command for command in commands), f"the tutorial no longer runs {words}"
     assert set(BY_ITSELF) < set(commands)
     assert commands[0] == "make demo"
-    demo = _run(commands[0], reader)
+    demo = reader.played
     assert demo.returncode == 0, f"{demo.stdout}\n{demo.stderr}"
     seen = {line.rstrip() for line in demo.stdout.splitlines()}
     assert [line for line in _readme_excerpt() if line.rstrip() not in seen] == []
     _assert_shown(commands[0], demo.stdout)
-    with _loaded(reader) as processes:
-        for command in commands[1:]:
-            code, said = _follow(command, reader, processes)
-            assert code == 0, f"{command}\n{said}"
-            _assert_shown(command, said)
-    assert (reader / "aging.xlsx").stat().st_size > 4_000
-    assert (reader / "template.xlsx").stat().st_size > 4_000
+    for command in commands[1:]:
+        code, said = _follow(command, reader, processes)
+        assert code == 0, f"{command}\n{said}"
+        _assert_shown(command, said)
+    assert (reader.folder / "aging.xlsx").stat().st_size > 4_000
+    assert (reader.folder / "template.xlsx").stat().st_size > 4_000
+    assert said.count("stopped") == 2  # the last command: both servers ran, and it stopped them
+
+
+def test_after_down_nothing_runs_and_a_report_brings_the_database_back(reader: Reader) -> None:
+    """After `down` nothing runs and the data stay; a report then starts the database by itself, without Prefect."""
+    home = reader.home
+    assert look(home, "down").returncode == 0  # the tutorial's last command has done it, if it was among these tests
+    assert find_postgres(home) is None
+    assert find_prefect(home) is None
+    assert look(home, "down").stdout.count("was not running") == 2
+    assert look(home, "db", "url").returncode == 5
+    assert listing(look(home, "report", "feed-files", "--format", "json"))
+    assert find_prefect(home) is None
+
+
+@pytest.mark.campaign
+def test_a_second_demo_begins_anew(reader: Reader) -> None:
+    """Run again, the demo finds its home as its own and takes the first file as new; Ctrl-C there ends it with 130."""
+    again = subprocess.Popen(
+        [KONTOR, "demo"],
+        cwd=reader.folder,
+        env={**surroundings(reader.folder), "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert again.stdout is not None
+    first = next(line for line in again.stdout if line.startswith("  organizations.xlsx"))
+    again.send_signal(signal.SIGINT)
+    _, said = again.communicate(timeout=60)
+    assert first.split(maxsplit=1)[1].strip() == "120 new"
+    assert again.returncode == 130, said
+    assert "Traceback" not in said

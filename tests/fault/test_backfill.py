@@ -21,8 +21,6 @@ from tests.ledgers import Books
 from tests.nursery import KILLED, Child, Ended
 from tests.stage import Stage
 
-pytestmark = pytest.mark.xdist_group("faults")
-
 FIRST, LAST = date(2012, 1, 2), date(2012, 1, 22)
 WEEKS = 3
 MANY = 30  # so many that a person has time to pause it

@@ -36,7 +36,6 @@ def _list(path: Path, first: int, dearer: float) -> Path:
     return write_csv(path, rows)
 
 
-@pytest.mark.xdist_group("faults")
 @pytest.mark.parametrize("seed", range(1 * CAMPAIGN_FACTOR))
 def test_a_killed_import_leaves_the_catalogue_as_it_was_or_as_it_should_be(
     empty_stage: Stage, tmp_path: Path, seed: int
@@ -101,7 +100,6 @@ def test_two_files_at_once_leave_what_one_after_the_other_leaves(kontor_settings
     assert books.read("select count(*) as files from landing.feed_files where state = 'applied'") == [{"files": 6}]
 
 
-@pytest.mark.xdist_group("faults")
 @pytest.mark.parametrize(
     "names", [("catalog_2026-03-02.csv", "catalog_delta_2026-03-03.csv"), ("catalog_2026-03-02.csv",) * 2]
 )

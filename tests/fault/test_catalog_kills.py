@@ -25,8 +25,6 @@ from tests.ledgers import Books
 from tests.nursery import KILLED, Ended
 from tests.stage import Stage
 
-pytestmark = pytest.mark.xdist_group("faults")
-
 SEEDS = range(1 * CAMPAIGN_FACTOR)
 SEEDS_PER_DELIVERY = 15
 MOST_KILLS = 5  # of one run; then it is left to end

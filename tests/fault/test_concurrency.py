@@ -28,8 +28,6 @@ from tests.ledgers import Books
 from tests.nursery import Child
 from tests.stage import Stage
 
-pytestmark = pytest.mark.xdist_group("faults")
-
 DELIVERY = deliver(1000)
 State = dict[str, list[dict[str, Any]]]
 DAY = date(2026, 3, 2)

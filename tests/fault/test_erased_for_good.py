@@ -24,7 +24,7 @@ from tests.conftest import CAMPAIGN_FACTOR
 from tests.retentions import Office
 from tests.stage import Stage
 
-pytestmark = [pytest.mark.xdist_group("faults"), pytest.mark.campaign]
+pytestmark = pytest.mark.campaign
 
 PEOPLE = 3 * CAMPAIGN_FACTOR
 WEEKS = 4

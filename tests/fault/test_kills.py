@@ -30,8 +30,6 @@ from tests.ledgers import Books
 from tests.nursery import KILLED, Child, Ended
 from tests.stage import Stage
 
-pytestmark = pytest.mark.xdist_group("faults")
-
 RUN_SEEDS = range(1 * CAMPAIGN_FACTOR)
 PREFECT_SEEDS = range(1 + CAMPAIGN_FACTOR // 20)
 REPLAY_SEEDS = range(1 * CAMPAIGN_FACTOR)

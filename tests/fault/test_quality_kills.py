@@ -21,8 +21,6 @@ from tests.ledgers import Books, item, write_csv
 from tests.nursery import KILLED, Child
 from tests.stage import Stage
 
-pytestmark = pytest.mark.xdist_group("faults")
-
 DAY = date(2026, 3, 2)
 SEEDS = range(1 * CAMPAIGN_FACTOR)
 FIRMS: list[dict[str, object]] = [

@@ -36,8 +36,6 @@ from tests.outbox import Queue, make_customers
 from tests.smtp_server import Behaviour, FaultyServer, faulty_server
 from tests.stage import Stage
 
-pytestmark = pytest.mark.xdist_group("faults")
-
 SEEDS = range(2 * CAMPAIGN_FACTOR)
 CUSTOMERS = 24
 MOST_KILLS = 2 if CAMPAIGN_FACTOR == 1 else 4

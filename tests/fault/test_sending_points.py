@@ -13,8 +13,6 @@ from __future__ import annotations
 import random
 from collections import Counter
 
-import pytest
-
 from tasks.local_stack import start_postgres
 from tests.conftest import CAMPAIGN_FACTOR
 from tests.fault.test_kills import kill_server
@@ -23,8 +21,6 @@ from tests.nursery import KILLED
 from tests.outbox import add_customers, make_customers
 from tests.smtp_server import Behaviour, FaultyServer, faulty_server
 from tests.stage import Stage
-
-pytestmark = pytest.mark.xdist_group("faults")
 
 SEEDS = 4 if CAMPAIGN_FACTOR == 1 else 20 * CAMPAIGN_FACTOR
 CUSTOMERS = 3

@@ -27,7 +27,7 @@ from tests.ledgers import Books
 from tests.stage import Stage
 
 __all__ = ["home"]
-pytestmark = [pytest.mark.xdist_group("faults"), pytest.mark.campaign]
+pytestmark = pytest.mark.campaign
 
 TOLD = {"KONTOR_ENGINEER_EMAILS": "ops@example.org", "KONTOR_MAIL_FROM": "kontor@example.org"}
 YEAR = {"flow": "payment_sync", "from_day": "2012-01-02", "to_day": "2012-12-31", "because": "an audit", "live": True}
