@@ -25,7 +25,7 @@ demo: $(STAMP)
 	@$(BIN)/kontor demo
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # Root's run says nothing about everybody else's: as root, the same suite as an unprivileged account, in a copy.
 test-as-ordinary-user: $(STAMP)

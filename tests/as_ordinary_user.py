@@ -24,7 +24,7 @@ from tests.local_stack_people import python_for
 
 ROOT = Path(__file__).resolve().parents[1]
 LEFT_OUT = (".git", ".venv", ".kontor", ".*_cache", ".hypothesis", "*.egg-info")
-WHOLE_SUITE = ("--numprocesses", "2", "--dist", "loadgroup", "--no-loadscope-reorder")
+WHOLE_SUITE = ("--numprocesses", "2", "--dist", "loadfile", "--no-loadscope-reorder")
 ACCOUNT = "nobody"
 
 _KONTOR = """#!{python}

@@ -21,6 +21,7 @@ from tasks.local_stack import find_postgres, remove_postgres
 from tasks.prefect_server import prefect_environment, start_prefect, stop_prefect
 from tasks.stack import prefect_options
 from tests.janitor import employ
+from tests.sharing import place_of, scheduler
 
 if TYPE_CHECKING:
     from tests.stage import Stage
@@ -53,44 +54,21 @@ SEEDED = {f"rules.{path.stem}" for path in (PROJECT_ROOT / "configs" / "rules").
 KEPT = {"ops.installation", "ops.alembic_version"} | SEEDED
 
 
-# Files that take longest, so that no worker begins one of them when the other has nothing left to do. After them come
-# the folders whose tests wait for other processes, and last those that only compute.
-LONGEST = (
-    "end_to_end/test_cli.py",
-    "end_to_end/test_tutorial.py",
-    "fault/test_local_stack_faults.py",
-    "fault/test_concurrency.py",
-    "fault/test_kills.py",
-    "end_to_end/test_up.py",
-    "end_to_end/test_prefect_server.py",
-    "database/test_any_order.py",
-    "database/test_corrections.py",
-    "database/test_guards.py",
-)
-FIRST_FOLDERS = ("end_to_end", "fault", "database")
-# A worker takes a file as a whole; these files stand on one demo, which takes longest of all, and go to one worker.
-TOGETHER = {"end_to_end/test_cli.py": "demo", "end_to_end/test_tutorial.py": "demo"}
-
-
-@pytest.hookimpl(tryfirst=True)  # before xdist reads its marks
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark every test by the folder it stands in and by its worker, and let the files that take longest come first."""
-    shared = config.pluginmanager.hasplugin("xdist")
-    order = {PROJECT_ROOT / "tests" / name: place for place, name in enumerate(LONGEST)}
-    folders = {name: len(LONGEST) + place for place, name in enumerate(FIRST_FOLDERS)}
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test by the folder it stands in, and let what takes longest come first."""
     for item in items:
         folder = item.path.relative_to(PROJECT_ROOT / "tests").parts[0]
-        order.setdefault(item.path, folders.get(folder, len(LONGEST) + len(folders)))
         if folder in FOLDERS:
             item.add_marker(folder)
-        if shared:
-            name = item.path.relative_to(PROJECT_ROOT / "tests").as_posix()
-            item.add_marker(pytest.mark.xdist_group(TOGETHER.get(name, name)))
-    if CAMPAIGN_FACTOR == 1:
-        for item in items:
-            if item.get_closest_marker("campaign") is not None:
-                item.add_marker(pytest.mark.skip(reason="a long one: `make campaign` runs it"))
-    items.sort(key=lambda item: order[item.path])
+        if CAMPAIGN_FACTOR == 1 and item.get_closest_marker("campaign") is not None:
+            item.add_marker(pytest.mark.skip(reason="a long one: `make campaign` runs it"))
+    items.sort(key=lambda item: place_of(item.path.relative_to(PROJECT_ROOT).as_posix()))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """What hands the files to the workers of `make test`: whole, and some of them together."""
+    return scheduler(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session")

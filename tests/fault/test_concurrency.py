@@ -60,7 +60,7 @@ def wait_for_files(stage: Stage, child: Child, count: int) -> None:
     """Return when the run has taken so many files in; it must still be under way."""
     while files_in(stage.settings) < count:
         assert child.is_alive, child.wait().said
-        time.sleep(0.01)
+        time.sleep(0.03)
 
 
 def files_of_the_day(stage: Stage) -> list[dict[str, object]]:

@@ -103,7 +103,7 @@ def run_until_it_survives(stage: Stage, phase: int, known: Undisturbed, toll: To
         delay = chance.uniform(0, FILE_SECONDS if files else 0.8 * known.seconds[phase])
         child = start(flow)
         while child.is_alive and files_in(stage.settings) < before + files:
-            time.sleep(0.01)
+            time.sleep(0.03)
         time.sleep(delay)
         child.kill()
         ended = child.wait()
@@ -239,7 +239,7 @@ def wait_for_corrections(stage: Stage, child: Child, chance: random.Random, know
     files = chance.randint(0, goal - before)
     delay = chance.uniform(0, FILE_SECONDS if files else 0.8 * known.seconds)
     while child.is_alive and _files_corrected(stage) < before + files:
-        time.sleep(0.01)
+        time.sleep(0.03)
     time.sleep(delay)
 
 
