@@ -88,8 +88,8 @@ def apply(
         out().print("Nothing was destroyed. To carry this plan out: kontor retention apply --live")
         return
     settings = settings_in_force()
-    parameters = parameters_model("retention_purge")(dry_run=False, plan_id=plan)
     with flows_ready(settings, verbose=False):
+        parameters = parameters_model("retention_purge")(dry_run=False, plan_id=plan)
         finished = run_flow(settings, "retention_purge", parameters)
     if "plan" in finished.counts:
         _show_plan(_read(finished.counts["plan"]), ListFormat.table)
