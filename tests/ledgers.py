@@ -21,7 +21,7 @@ from tasks.feeds.outcomes import FileOutcome
 from tasks.feeds.replay_store import find_awaiting, forget_missing_customers, replay_awaiting
 from tasks.payments.classes import classify
 from tasks.payments.steps import PAYMENT_FEEDS, PAYMENT_REPLAYS
-from tasks.payments.store import classification_due_since, settle_classification
+from tasks.payments.store import claim_classification
 
 TODAY = date(2026, 11, 20)
 OPEN_ITEM_HEADINGS = (
@@ -81,10 +81,9 @@ class Books:
     def classify(self) -> None:
         """Decide the classes that are due."""
         with self.engine.begin() as connection:
-            since = classification_due_since(connection)
+            since = claim_classification(connection)
             if since is not None:
                 classify(connection, since)
-                settle_classification(connection)
 
     def customers(self, folder: Path, numbers: Iterable[str], as_of: date = date(2020, 1, 1)) -> FileOutcome:
         """Make customers of these numbers known."""

@@ -10,12 +10,7 @@ from tasks.feeds.steps import Applies, FeedRun
 from tasks.payments.classes import classify
 from tasks.payments.ledger_store import apply_ledger
 from tasks.payments.receipts_store import apply_payments, match_payments
-from tasks.payments.store import (
-    apply_replayed,
-    apply_snapshot,
-    classification_due_since,
-    settle_classification,
-)
+from tasks.payments.store import apply_replayed, apply_snapshot, claim_classification
 from tasks.quality_gate import require_quality
 from tasks.steps import READ_STEP, WRITE_STEP, log_event, publish_summary, step
 
@@ -40,11 +35,10 @@ def classify_payers(run: FeedRun) -> dict[str, int]:
     if run.given.dry_run:
         return {}
     with run.engine.begin() as connection:
-        since = classification_due_since(connection)
+        since = claim_classification(connection)
         if since is None:
             return {}
         counts = classify(connection, since)
-        settle_classification(connection)
     log_event("payers_classified", run_id=run.run.run_id, since=since, **counts)
     run.run.note({f"payers_{name}": count for name, count in counts.items()})
     return counts

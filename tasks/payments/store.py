@@ -47,30 +47,28 @@ def apply_replayed(connection: Connection, staged: StagedFile) -> Applied:
     return _apply_observations(connection, staged, complete=False)
 
 
-def classification_due_since(connection: Connection) -> date | None:
-    """The earliest day from which payer classes must be decided again; None when they are up to date.
+def claim_classification(connection: Connection) -> date | None:
+    """Take back the word that classes must be decided; the earliest day to decide from, None when they are up to date.
 
-    Until the transaction ends nobody else decides classes: two flows at once would decide the same days twice.
+    The word is taken back first and the facts are read afterwards: of what is committed in between either the facts
+    are read, or a word of its own stands for the next to claim. If this transaction ends without a commit, the word
+    stands as before. Until it ends nobody else decides classes: two flows at once would decide the same days twice.
     """
     connection.execute(text("select pg_advisory_xact_lock(hashtext('kontor classification'))"))
-    since: date | None = connection.scalar(text(_CLASSIFICATION_DUE_SINCE))
+    since: date | None = connection.scalar(text(_CLAIM_CLASSIFICATION))
     return since
 
 
 # A snapshot speaks from its own day on; a ledger speaks of the whole past.
-_CLASSIFICATION_DUE_SINCE = """
+_CLAIM_CLASSIFICATION = """
+with claimed as (
+    update landing.feed_files set classification_pending = false where classification_pending returning mode, as_of
+)
 select min(case when mode = 'snapshot' then as_of
            else (select min(e.as_of) from landing.feed_files e
                  where e.state = 'applied' and e.feed in ('open_items', 'settled_items')) end)
-from landing.feed_files where classification_pending
+from claimed
 """
-
-
-def settle_classification(connection: Connection) -> None:
-    """Take back the word, in the transaction that decided the classes."""
-    connection.execute(
-        text("update landing.feed_files set classification_pending = false where classification_pending")
-    )
 
 
 def _apply_observations(connection: Connection, staged: StagedFile, *, complete: bool) -> Applied:

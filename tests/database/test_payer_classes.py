@@ -21,6 +21,7 @@ from tasks import database
 from tasks.errors import Refused, UsageError
 from tasks.payments.classes import classify
 from tasks.payments.overrides import clear_override, list_overrides, set_override
+from tasks.payments.store import claim_classification
 from tests.conftest import CAMPAIGN_FACTOR, empty_database, examples
 from tests.ledgers import Books, item, write_csv
 
@@ -499,6 +500,27 @@ def test_flows_may_classify_but_not_touch_rules(kontor_settings: Settings, tmp_p
         for table in ("payer_class", "payer_class_override"):
             allowed = text("select has_table_privilege(:table, 'insert, update, delete')")
             assert not connection.scalar(allowed, {"table": f"rules.{table}"})
+
+
+def test_what_comes_while_classes_are_decided_is_decided_next(kontor_settings: Settings, tmp_path: Path) -> None:
+    """A file committed after the facts were read keeps its word that classes are due, and is not forgotten."""
+    books, day = Books(kontor_settings), date(2026, 3, 31)
+    books.customers(tmp_path, ["C-1", "C-2"])
+
+    def take_in(number: str, as_of: date) -> None:
+        """A list with one item of the customer, long overdue."""
+        name = f"open_items_{as_of}.csv"
+        books.take_in(write_csv(tmp_path / name, [item(number, "A", "10", date(2026, 1, 1))]), "open_items", as_of)
+
+    take_in("C-1", day)
+    with books.engine.begin() as connection:
+        since = claim_classification(connection)
+        assert since == day
+        classify(connection, since)
+        take_in("C-2", day - timedelta(days=7))
+    books.classify()
+    found = [(row["customer_number"], row["valid_from"]) for row in books.state()["classes"]]
+    assert ("C-2", day - timedelta(days=7)) in found
 
 
 @dataclass(frozen=True)
