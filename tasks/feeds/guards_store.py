@@ -129,14 +129,15 @@ def _measure(
 
 
 def _strange_customers(connection: Connection, staged: StagedFile) -> list[Any]:
-    """Rows whose customer nobody knows, but for zeros in front."""
+    """Rows whose customer nobody knows, but for zeros in front; one who became known since is known."""
     if not connection.scalar(text("select exists (select from unknown_customer)")):
         return []
     return list(
         connection.execute(
             text(
                 "with strange as ("
-                "  select customer_number as number from unknown_customer where ltrim(customer_number, '0') <> ''"
+                "  select u.customer_number as number from unknown_customer u where ltrim(u.customer_number, '0') <> ''"
+                "  and not exists (select from crm.organizations o where o.customer_number = u.customer_number)"
                 "), matched as ("
                 "  select strange.number, min(o.customer_number) as known from strange join crm.organizations o"
                 "  on ltrim(o.customer_number, '0') = ltrim(strange.number, '0') group by strange.number"
