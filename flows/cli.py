@@ -6,8 +6,6 @@ Exit codes: 0 done, 1 a bug, 2 usage, 3 refused by a guard or rule, 4 bad input,
 
 from __future__ import annotations
 
-import atexit
-import gc
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -44,6 +42,7 @@ from flows.commands.screen import (
     show_error,
     tell_what_cannot_be_encoded,
 )
+from tasks.garbage import collect_seldom
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -80,11 +79,6 @@ app.add_typer(backfill.backfill, name="backfill", rich_help_panel=WORK)
 app.add_typer(servers.db, name="db", rich_help_panel=WORK)
 
 
-# What modules make while they load is no garbage, neither then nor when the process ends; looking for some among it
-# took a quarter of a short command.
-SELDOM = (50_000, 20, 100)
-
-
 def _version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
@@ -104,8 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that the arguments name (default: the process's own) and return its exit code."""
     from tasks.errors import KontorError
 
-    gc.set_threshold(*SELDOM)
-    atexit.register(gc.freeze)
+    collect_seldom()
     tell_what_cannot_be_encoded()
     try:
         app(arguments, prog_name="kontor")

@@ -9,9 +9,7 @@ or ids that are divided.
 
 from __future__ import annotations
 
-import atexit
 import ctypes
-import gc
 import os
 import pickle
 import signal
@@ -29,6 +27,7 @@ from sqlalchemy.exc import DBAPIError
 
 from configs.settings import Settings
 from tasks.errors import DependencyDown, KontorError
+from tasks.garbage import collect_seldom
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -36,8 +35,6 @@ R_co = TypeVar("R_co", covariant=True)
 
 _ROOT = Path(__file__).resolve().parents[1]
 _PR_SET_PDEATHSIG = 1
-# What modules make while they load is no garbage, neither then nor when the process ends.
-_SELDOM = (50_000, 20, 100)
 
 
 class Share(Protocol[R_co]):
@@ -135,8 +132,7 @@ def main() -> int:
     """Do the share that standard input holds, and answer on standard output; what the work prints goes to stderr."""
     sys.excepthook = _tell_kind
     _die_with(int(sys.argv[1]))
-    gc.set_threshold(*_SELDOM)
-    atexit.register(gc.freeze)
+    collect_seldom()
     answer = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     work, args, kwargs = pickle.load(sys.stdin.buffer)  # our own parent's words

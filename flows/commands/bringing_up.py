@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from flows.commands.screen import say
+from tasks.garbage import collect_seldom
 
 
 def main() -> int:
@@ -17,6 +18,7 @@ def main() -> int:
     from flows.commands.deploying import put_into_force, read_deployments
     from tasks.errors import KontorError
 
+    collect_seldom()
     try:
         settings = load_settings()
         read_deployments(settings)

@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any
 
+from tasks.garbage import collect_seldom
+
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
@@ -35,6 +37,7 @@ def _leave_to_its_own_statement(_model: type, _mapping: MutableMapping[str, Any]
 
 def create_app() -> FastAPI:
     """The application that uvicorn serves."""
+    collect_seldom()
     from prefect.server.api.server import create_app as prefects_own
 
     let_states_pass()
